@@ -223,7 +223,7 @@ async def test_a_running_agent_at_debug_writes_no_secret_anywhere(
             await session.post("http://x/api/instance/sales/health", json={}, headers=header)
             await session.get(f"http://x/{token}", headers=header)
             await session.post(f"http://x/api/instance/sales/{token}", json={}, headers=header)
-    worker = await agent.pid("sales")
+    worker = await agent.running_pid("sales")
     await agent.fault("sales", "crash")
     await eventually(lambda: "status=" in (logs / "performance.log").read_text())
     await eventually(lambda: agent.is_back("sales", worker))

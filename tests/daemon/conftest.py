@@ -123,18 +123,14 @@ class AgentClient:
         return sum("→ QR_REQUIRED" in sentence for _, sentence in await self.story(id))
 
     async def fault(self, id: str, name: str, seconds: float | None = None, **how: object) -> None:
+        """Also when its worker is on its way down or up at this very moment."""
+        path = f"/api/instance/{id}/sandbox/fault"
         body = {"fault": name, **how, **({} if seconds is None else {"for": seconds})}
         with contextlib.suppress(aiohttp.ClientError):
-            await self.ask("POST", f"/api/instance/{id}/sandbox/fault", body)
-
-    async def clear(self, id: str, within: float = 60.0) -> None:
-        """End its faults, also when its worker is on its way down or up at this very moment."""
-        async with asyncio.timeout(within):
-            while True:
-                path = f"/api/instance/{id}/sandbox/fault"
-                if (await self.ask("POST", path, {"fault": "clear"}))[0] == 200:
-                    return
-                await asyncio.sleep(0.02)
+            async with asyncio.timeout(60):
+                while (answer := await self.ask("POST", path, body))[0] != 200:
+                    assert answer[1]["error"] == "not_running", answer
+                    await asyncio.sleep(0.02)
 
 
 class RunningAgent(AgentClient):

@@ -55,7 +55,7 @@ async def test_create_scan_fault_and_repair_are_seen_live(
 
     await eventually(another_worker)
     await watcher.until("window.seen.some((word) => word !== 'Connected')")
-    await agent.clear("sales")
+    await agent.fault("sales", "clear")
     await agent.do("POST", "/force-reconnection/sales")  # whatever its circuit or a look says
     await watcher.until(pill("sales", "good"))
     told = await watcher.run("document.querySelector('.story').innerText")

@@ -64,7 +64,7 @@ async def test_an_incident_has_one_canary_and_its_success_frees_all_members(thre
     async def cured():
         """Whose turn it is can connect; on a slow machine it may be the next one's."""
         if turn := await canary():
-            await three.clear(turn)
+            await three.fault(turn, "clear")
         return not await incidents(three)
 
     await eventually(cured)
@@ -79,7 +79,7 @@ async def test_an_incident_has_one_canary_and_its_success_frees_all_members(thre
         assert kind not in ACTS or id == turn, "only the canary may try"
     others = [id for id in IDS if id != healed]
     for id in others:
-        await three.clear(id)
+        await three.fault(id, "clear")
     for id in IDS:
         await eventually(lambda id=id: three.status(id), "CONNECTED")
     assert [(await three.show(id))["paired"] for id in IDS] == [True] * 3

@@ -53,7 +53,7 @@ async def test_a_restart_for_memory_is_forgotten_when_its_worker_ended_before(
     await agent.do("POST", "/api/instance/a/stop")
     await eventually(lambda: agent.status("a"), "DISCONNECTED")
     await agent.do("POST", "/api/instance/a/start")
-    await agent.clear("b")
+    await agent.fault("b", "clear")
     await eventually(lambda: agent.status("a"), "CONNECTED")
     await eventually(lambda: memory_is(agent, "a", 12 * MIB))
     assert not await story_has(agent, "a", "restart: memory"), "the new worker needs none"

@@ -16,7 +16,7 @@ async def test_a_damaged_row_holds_up_no_other_message(agent, eventually):
         for number, hurt in enumerate(hurts, 1):
             db.execute(f"update messages set {hurt} where number = {number}")
     await agent.start()
-    await agent.clear(ID)
+    await agent.fault(ID, "clear")
     await eventually(lambda: heard(agent, "number 3"), ["number 3"])
     shown = (await agent.do("GET", OUTBOX))["messages"]
     assert [each["state"] for each in reversed(shown)][:2] == ["unknown", "failed"]

@@ -160,7 +160,7 @@ async def play(world: World, case: list[Step]) -> None:
                 await _freeze(world, step["who"], step["for"])
             case "clock" if world.clock is not None:
                 # The sandbox's faults end by that clock.
-                await world.agent.clear(ID)
+                await world.agent.fault(ID, "clear")
                 world.clock.step(step["ahead"])
     await _judge(world)
 

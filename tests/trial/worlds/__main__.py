@@ -192,10 +192,10 @@ class World:
                     up = await self.agent.status(id) == "CONNECTED"
                     self.logins.banned[id] = asyncio.get_running_loop().time() if up else math.inf
                 self.logins.by_itself |= {id} if event.name == "crash" else set()
-                await self.agent.fault(id, event.name, seconds)
+                await self.fault(id, event.name, seconds)
             case "network":
                 self.note(f"the network is away for {seconds} s")
-                await asyncio.gather(*(self.agent.fault(one, "drop", seconds) for one in self.ids))
+                await asyncio.gather(*(self.fault(one, "drop", seconds) for one in self.ids))
             case "worker":
                 self.note(f"the worker of {id} is killed")
                 self.logins.by_itself.add(id)
@@ -234,13 +234,15 @@ class World:
         clocks.stopped().wall += moved
         self.logins.banned.clear()
 
+    async def fault(self, id: str, name: str, seconds: int) -> None:
+        """None while its worker does not run."""
+        body = {"fault": name, "for": seconds}
+        await self.agent.ask("POST", f"/api/instance/{id}/sandbox/fault", body)
+
     async def end_faults(self) -> None:
         """Those of the sandbox; a worker that does not run finds none at its start."""
         for id in self.ids:
-            path = f"/api/instance/{id}/sandbox/fault"
-            if (await self.agent.ask("POST", path, {"fault": "clear"}))[0] != 200:
-                for name in ("faults.json", "network"):
-                    (self.agent.state / "sessions" / id / "session" / name).unlink(missing_ok=True)
+            await self.agent.fault(id, "clear")
 
     async def begin_life(self) -> None:
         self.logins.new_life()
