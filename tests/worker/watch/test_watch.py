@@ -6,17 +6,17 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
-from unittest.mock import patch
 
 import pytest
 
 from agent.core.words import Claim, ConnectionStatus, InstanceId
 from agent.engines.base import ProbeAnswer
 from agent.errors import EngineError
-from agent.worker import stop, watch
+from agent.worker import stop
 from agent.worker.reports import Pairing, Reports
 from agent.worker.watch import watch_engine
 
+WATCHDOG = 30.0
 UP = Claim(ConnectionStatus.CONNECTED, proof_age=0.0, paired=True)
 
 
@@ -74,11 +74,11 @@ class ScriptedEngine:
 
 
 @contextlib.asynccontextmanager
-async def watched(engine: ScriptedEngine, watchdog: float) -> AsyncIterator[Notices]:
+async def watched(engine: ScriptedEngine) -> AsyncIterator[Notices]:
     notices, reports = Notices(), made_reports()
     reports.claim(UP)
     reports.server = SimpleNamespace(claim=notices.told.append)  # type: ignore[assignment]
-    watching = watch_engine(engine, reports, notices, watchdog)  # type: ignore[arg-type]
+    watching = watch_engine(engine, reports, notices, WATCHDOG)  # type: ignore[arg-type]
     task = asyncio.create_task(watching)
     yield notices
     assert not task.done(), "the watch never ends by itself"
@@ -88,7 +88,7 @@ async def watched(engine: ScriptedEngine, watchdog: float) -> AsyncIterator[Noti
 
 
 async def test_every_answer_is_a_ping_and_nothing_more(eventually: Any) -> None:
-    async with watched(ScriptedEngine(), 0.1) as notices:
+    async with watched(ScriptedEngine()) as notices:
         await eventually(lambda: notices.pings >= 3)
         assert set(notices.sent) == {"WATCHDOG=1"}, "each word wakes the manager"
         assert notices.told == [], "and each claim the agent"
@@ -100,15 +100,14 @@ async def test_every_answer_is_a_ping_and_nothing_more(eventually: Any) -> None:
         pytest.param({"probe": EngineError("no answer")}, True, id="a dead socket"),
         pytest.param({"probe": 60.0}, False, id="hang"),
         pytest.param({"probe": RuntimeError("x")}, False, id="broken"),
-        pytest.param({"probe": 0.2}, True, id="slow"),
+        pytest.param({"probe": 6.0}, True, id="slow"),
         pytest.param({"finds": replace(UP, paired=False)}, True, id="a page that lied"),
     ],
 )
 async def test_f08_the_agent_hears_what_the_worker_finds_and_its_manager_of_life(
-    how: Mapping[str, Any], alive: bool, monkeypatch: pytest.MonkeyPatch, eventually: Any
+    how: Mapping[str, Any], alive: bool, eventually: Any
 ) -> None:
-    monkeypatch.setattr(watch, "SLOW", 0.1)
-    async with watched(engine := ScriptedEngine(**how), 1.0) as notices:
+    async with watched(engine := ScriptedEngine(**how)) as notices:
         await eventually(lambda: notices.told and (notices.pings if alive else engine.asked > 2))
     assert notices.told[0] == how.get("finds", UP) and bool(notices.pings) is alive
 
@@ -118,7 +117,7 @@ async def test_the_watch_pings_again_once_the_engine_answers_again(
 ) -> None:
     engine = ScriptedEngine(probe=60.0)
     caplog.set_level("INFO")
-    async with watched(engine, 0.1) as notices:
+    async with watched(engine) as notices:
         await eventually(lambda: "no ping" in caplog.text)
         assert notices.sent == []
         engine.how = {}
@@ -130,8 +129,7 @@ async def test_the_watch_pings_again_once_the_engine_answers_again(
 async def stopped(engine: Any, reports: Reports, **how: Any) -> tuple[bool, list[str]]:
     notices: Any = Notices()
     hurry = how.get("hurry", asyncio.Event())
-    with patch.multiple(stop, PREPARE=0.2, SAVE=0.5, CLOSE=0.2):
-        return await stop.stop_in_order(engine, reports, notices, hurry), notices.sent
+    return await stop.stop_in_order(engine, reports, notices, hurry), notices.sent
 
 
 async def test_a_stop_prepares_saves_and_closes_in_this_order() -> None:
@@ -154,12 +152,12 @@ async def test_a_save_that_goes_on_may_take_longer_and_one_that_stands_may_not()
 
     async def slow_but_moving() -> None:
         for _ in range(10):
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(5.0)
             reports.progress()
 
     engine = ScriptedEngine(save=slow_but_moving)
     ok, sent = await stopped(engine, reports)
-    assert ok and "save" in engine.done and "EXTEND_TIMEOUT_USEC=700000" in sent
+    assert ok and "save" in engine.done and "EXTEND_TIMEOUT_USEC=25000000" in sent
 
     engine = ScriptedEngine(save=60.0)
     ok, sent = await stopped(engine, made_reports())
@@ -167,9 +165,9 @@ async def test_a_save_that_goes_on_may_take_longer_and_one_that_stands_may_not()
 
 
 async def test_a_hurry_cuts_the_waiting_but_not_the_saving() -> None:
-    engine = ScriptedEngine(prepare_stop=60.0, save=0.3, close=60.0)
+    engine = ScriptedEngine(prepare_stop=60.0, save=15.0, close=60.0)
     hurry = asyncio.Event()
     hurry.set()
-    async with asyncio.timeout(30.0):
+    async with asyncio.timeout(16.0):
         await stopped(engine, made_reports(), hurry=hurry)
     assert engine.done == ["save"]
