@@ -145,13 +145,14 @@ class Incoming:
         return db
 
     def _append(self, db: sqlite3.Connection, made: list[tuple[Mapping[str, Any], bytes]]) -> int:
-        cursor, kept = self._next, round(time.time(), 3)
-        row = "insert or ignore into records values (?, ?, ?, ?, ?, ?, ?, ?)"
+        its, now = ("id", "chat", "alias", "message_id"), round(time.time(), 3)
+        cursor, row = self._next, "insert or ignore into records values (?, ?, ?, ?, ?, ?, ?, ?)"
         with db:
             db.execute("begin immediate")
             for record, body in made:
-                words = (_sound(record.get(it, "")) for it in ("id", "chat", "alias", "message_id"))
-                given = (cursor, next(words), kept, record["kind"], *words, body)
+                # WhatsApp's texts come from JavaScript, where half a character is possible.
+                words = (record.get(it, "").encode(errors="replace").decode() for it in its)
+                given = (cursor, next(words), now, record["kind"], *words, body)
                 if db.execute(row, given).rowcount:
                     cursor += 1
                     self._uncounted += 1 + len(body) // 1024
@@ -193,11 +194,6 @@ class Incoming:
         change = "update state set newest = ?, count = ?, bytes = ?, lost = ?, settled = ?"
         db.execute(change, (newest, count - went, bytes - freed, lost + missed, settled))
         self._uncounted = 0
-
-
-def _sound(text: str) -> str:
-    """WhatsApp's texts come from JavaScript, where half a character is possible."""
-    return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
 def read_only(path: Path, do: str, args: Answer, owner: str) -> Answer:
