@@ -278,6 +278,9 @@ TAKE_OVER = 3.0
 """Seconds that a start waits for the first answer of servers."""
 PATIENCE = 10.0
 """Seconds that a backend may be away before its sessions wait for it."""
+STEADY, PROBATION = 60.0, 20.0
+"""Seconds. A server that goes away within `STEADY` of its return counts as up again once its checks
+were good for `PROBATION`; else each return would begin a look at all of its sessions."""
 BACK_RATE = 50.0
 """Sessions per second that the agent checks after a backend returns."""
 FIRST_LOOK, RESTART_TIMEOUT = 15.0, 120.0
@@ -314,6 +317,10 @@ class Backend:
     """The outcome of the last request for its list, or why its server is not asked."""
     sessions: tuple[RemoteSession, ...] = ()
     checked_at: float = float("-inf")
+    good_since: float = float("-inf")
+    """The first of its good checks in a row; inf: the last one was not good."""
+    flaps: bool = False
+    """True if it went away last within `STEADY` seconds of its return."""
     down: bool = True
     """It is away for longer than a blink: its sessions wait. True until it was seen up."""
     since_wall: float = field(default_factory=time.time)
@@ -455,8 +462,14 @@ class Backend:
             await asyncio.sleep(0)
 
     def checked(self, claim: ServerClaim) -> None:
-        was_up, self.claim = self.claim.up, claim
-        self.checked_at = boot_now()
+        was_up, self.checked_at = self.claim.up, (now := boot_now())
+        if was_up and not claim.up:
+            self.flaps = now - self.good_since < STEADY
+        self.good_since = min(self.good_since, now) if claim.up else float("inf")
+        if claim.up and self.flaps and now - self.good_since < PROBATION:
+            words = f"it comes and goes: it must answer for {PROBATION:g} s to count as up"
+            claim = ServerClaim(False, self.claim.reason, words)
+        self.claim = claim
         self.known.set()
         self.judge()
         if claim.up and not was_up:
@@ -606,8 +619,7 @@ class Backend:
 
     def say(self, kind: str, sentence: str, *, bad: bool = False) -> None:
         sentence = f"backend {self.name}: {sentence}"
-        tell = log.warning if bad else log.info
-        tell("%s", sentence)
+        (log.warning if bad else log.info)("%s", sentence)
         detail = {"backend": self.name}
         entry = model.JournalEntry(kind, sentence, model.Category.HEALTH, None, time.time(), detail)
         self.shared.note(entry)

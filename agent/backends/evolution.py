@@ -43,8 +43,7 @@ CODE_WAIT, PAIRING_WAIT = 3.0, 7.0
 
 LOGOUT_WAIT = 5.0
 """Seconds that a logout may take after the server answered it."""
-REMOVAL_WAIT = 45.0
-LOOK_EVERY = 0.3
+REMOVAL_WAIT, LOOK_EVERY = 45.0, 0.3
 WHATSAPP = Address("https://web.whatsapp.com/")
 LOOK_LIMIT, LOOKS_APART, CODE_AFTER = 3.0, 2.0, 2.0
 """Seconds that a look at WhatsApp may take, between two of them, and from a restart to the look at
@@ -114,12 +113,11 @@ class Evolution:
 
 class Session:
     def __init__(self, server: Evolution, known: EvolutionSession, seat: Seat) -> None:
-        self._server, self._calls, self.name = server, server.calls, known.name
-        self._seat = seat
+        self._server, self._calls, self._seat = server, server.calls, seat
+        self.known, self.name = known, known.name
         self._acting = asyncio.Lock()
         """Held by each action: a request for a code begins a login if it closed meanwhile."""
         self.folder = server.folder / folder_name(known.name)
-        self.known = known
 
     async def look(self, *, deep: bool = False) -> None:
         """EngineError `zombie`: it says open, and WhatsApp does not answer through it."""
@@ -270,9 +268,8 @@ class Session:
             await self._row()
         if known.alive is True and clock.boot_now() - known.proved_at < PROOF_HOLDS and not deep:
             return
-        alive, opening, at = None, known.since, clock.boot_now()
-        if self._server.declared.prove and (known.row is None or known.row.integration in BAILEYS):
-            server = self._server
+        alive, opening, at, server = None, known.since, clock.boot_now(), self._server
+        if server.declared.prove and (known.row is None or known.row.integration in BAILEYS):
             async with server.next_proofs if known.alive else server.first_proofs:
                 alive = await self._calls.query(self.name, known.account, QUERY_LIMIT)
             known.unproved = NO_ROUTE if alive is None else ""

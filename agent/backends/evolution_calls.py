@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from agent.backends.http import Answer, Http, ServerDown, cannot, segment
+from agent.backends.http import LARGEST, Answer, Http, ServerDown, cannot, segment
 from agent.engines.base import inside, moment, object_of, text, whole
 from agent.engines.tasks import in_thread
 from agent.errors import EngineError
 
 _LIST = "/instance/fetchInstances"
+_PROXY = ("protocol", "host", "port", "username", "password")
 _NOBODY = "wa-agent-check"
 """No session has this name: the server refuses it from its memory."""
 _NO_ACCOUNT = ("of undefined (reading 'name')", "Cannot read property 'name' of undefined")
@@ -299,8 +300,7 @@ def _row(raw: Any) -> Row | None:
     if not (name := text(inside(raw, "name"))):
         return None
     # Baileys' last disconnect, which the server keeps as JSON in a string.
-    ended = raw.get("disconnectionObject")
-    end = object_of(ended if isinstance(ended, str) else None)
+    end = object_of(text(raw.get("disconnectionObject"), LARGEST))
     return Row(
         name=name,
         status=text(raw.get("connectionStatus")),
@@ -331,8 +331,7 @@ def _mark_proxy(raw: Any) -> str:
     """Equal for equal proxies, and tells nothing of a password; "" = none is switched on."""
     if inside(raw, "enabled") is not True:
         return ""
-    proxy = [raw.get(key) for key in ("protocol", "host", "port", "username", "password")]
-    return hashlib.sha256(json.dumps(proxy).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps([raw.get(key) for key in _PROXY]).encode()).hexdigest()[:16]
 
 
 # What is set again on a session that is created again, in the form of its server.
@@ -349,8 +348,7 @@ def _creation(row: Any, old: bool) -> dict[str, str]:
     else:
         fields = {"token": inside(row, "token"), "number": inside(row, "number")}
         if inside(row, "Proxy", "enabled") is True:
-            for key in ("host", "port", "protocol", "username", "password"):
-                fields[f"proxy{key.capitalize()}"] = row["Proxy"].get(key)
+            fields |= {f"proxy{key.capitalize()}": row["Proxy"].get(key) for key in _PROXY}
     return {key: value for key, value in fields.items() if isinstance(value, str) and value}
 
 

@@ -132,9 +132,8 @@ class EvolutionSession:
         """True if it is closed and the server may connect it by itself."""
         if self.live is not Live.CLOSE or self._looked_closed >= STAYS_CLOSED:
             return False
-        unpaired = self.paired is False
-        tries = self._tries or not unpaired
-        return self._under_way or (tries and not (unpaired and self.end))
+        tries = self.paired is not False or (self._tries and not self.end)
+        return self._under_way or tries
 
     @property
     def _looked_closed(self) -> float:

@@ -13,6 +13,7 @@ from agent.backends.backend import EVERY, Backend
 from agent.clock import boot_now
 from agent.config.config import BackendDeclaration
 from agent.core.words import Claim, InstanceId
+from agent.engines.tasks import cancel
 from agent.errors import EngineError
 from tests.fakes.servers import make_backend, take
 from tests.standin.evolution import KEY, StandIn, Times
@@ -91,9 +92,8 @@ class Watched(Bench):
         fact = self.server.seats[InstanceId(name)].fact
         if fact is None:
             return "nothing"
-        proved = fact.proved_at() is not None
         status = str(fact.claim.status)
-        if status == "CONNECTED" and not proved:
+        if status == "CONNECTED" and fact.proved_at() is None:
             return "unproved"
         return f"{status} {fact.claim.reason}".strip()
 
@@ -123,16 +123,10 @@ async def watch(tmp_path: Path) -> AsyncIterator[Watch]:
             standin = await StandIn.open(version, times=times or Times())
             stack.push_async_callback(standin.close)
             server = make_backend(declare(standin.url, **more), tmp_path)
-            stack.push_async_callback(end, asyncio.create_task(server.run(), name="server"))
+            stack.push_async_callback(cancel, asyncio.create_task(server.run(), name="server"))
             return Watched(server, standin, folder=tmp_path / "evo")
 
         yield begin
-
-
-async def end(task: "asyncio.Task[None]") -> None:
-    task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
 
 
 @pytest.fixture(params=["2.3.7", "1.8.6"])

@@ -1,11 +1,12 @@
 """A server that answers whatever a test wants, byte by byte."""
 
 import asyncio
-import contextlib
 import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+
+from tests.listener import listening
 
 Misbehaviour = Callable[[asyncio.StreamWriter], Awaitable[None]]
 
@@ -15,18 +16,13 @@ async def hostile(behave: Misbehaviour) -> AsyncIterator[str]:
     """Its address. Each connection gets one answer."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+        with suppress(OSError, asyncio.IncompleteReadError):
             await reader.readuntil(b"\r\n\r\n")
             await behave(writer)
         writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    try:
+    async with listening(serve) as port:
         yield f"http://127.0.0.1:{port}"
-    finally:
-        server.close()
-        await asyncio.sleep(61)  # the silent ones end by themselves
 
 
 def answer(

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from agent.backends.backend import EVERY, LOOKS, Backend
+from agent.backends.backend import EVERY, LOOKS, STEADY, Backend
 from agent.clock import boot_now
 from agent.core.model import Instance, InstanceId, SessionRecord
 from agent.errors import EngineError, Refused
 from agent.supervise.facts import Facts
-from tests.backends.conftest import AT_ONCE, Watch, declare, end
+from tests.backends.conftest import AT_ONCE, Watch, cancel, declare
 from tests.backends.hostile import answer, hostile, reset, silent, stream
 from tests.fakes.servers import make_backend, take
 from tests.standin.evolution import KEY
@@ -51,7 +51,19 @@ async def test_what_is_wrong_with_the_server_is_a_code_and_a_sentence(
         await at.standin.front.set("")
         await at.until(lambda: at.server.claim.up, AT_ONCE)
         await at.until_it_says("CONNECTED", AT_ONCE)
+        await asyncio.sleep(STEADY)
     assert at.asked("GET /instance/connect") == 0
+
+
+async def test_a_server_that_comes_and_goes_counts_as_down_until_it_stays(watch: Watch) -> None:
+    at = await watch()
+    await at.connected()
+    for fault in ("failing", "") * 60:
+        await at.standin.front.set(fault)
+        await asyncio.sleep(1)
+    assert at.asked("GET /instance/connectionState") < 9
+    await at.until(lambda: "comes and goes" in at.server.sentence, AT_ONCE)
+    await at.until_it_says("CONNECTED", STEADY)
 
 
 async def test_a_list_that_waits_for_whatsapp_stops_no_look(watch: Watch) -> None:
@@ -134,14 +146,13 @@ async def test_a_caller_that_waits_for_the_list_outlives_the_task(tmp_path: Path
 
 async def test_an_outage_of_many_is_looked_at_in_rounds(watch: Watch) -> None:
     at = await watch(parallel=20)
-    names = [f"line{number:03}" for number in range(250)]
+    names = [f"line{number:03}" for number in range(8 * LOOKS)]
     for name in names:
         await at.hold(name)
     begun = time.thread_time()
     await at.until(lambda: all(at.says(name) == "CONNECTED" for name in names), 60)
     assert time.thread_time() - begun < 30
     assert at.standin.most_at_once <= 20 + 2
-    assert len(names) > LOOKS
 
 
 @pytest.mark.parametrize(
@@ -166,7 +177,7 @@ async def test_a_server_that_misbehaves_stays_alone_with_it(
         with pytest.raises(EngineError) as caught:
             await bad.seats[TWO].call("connect")
         assert caught.value.code == "backend_down"
-        await end(task)
+        await cancel(task)
 
 
 async def test_many_sessions_of_a_slow_server_are_proved_while_all_of_them_are_probed(

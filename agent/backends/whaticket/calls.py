@@ -305,12 +305,11 @@ class WhaticketSession:
             return replace(claim, status=Status.DISCONNECTED, reason=self._log_reason)
         if claim.status not in (Status.DISCONNECTED, Status.RECONNECTING):
             return claim
-        if self.hung_up:
-            return replace(claim, status=Status.DISCONNECTED, reason="")
-        if self.keys == "damaged":
+        if self.keys == "damaged" and not self.hung_up:
             return replace(claim, status=Status.AUTH_FAILURE, reason="session_damaged")
-        if self._log_reason:
-            return replace(claim, status=Status.DISCONNECTED, reason=self._log_reason)
+        if self.hung_up or self._log_reason:
+            reason = "" if self.hung_up else self._log_reason
+            return replace(claim, status=Status.DISCONNECTED, reason=reason)
         if self._asked and not self.paired:
             return replace(claim, status=Status.QR_REQUIRED, reason="qr_idle")
         return claim

@@ -240,8 +240,7 @@ def read_turn(line: str) -> tuple[str, Turn | None]:
         if hit and line.count('"', 0, hit.start()) % 2 == 0:
             opened, named = hit["state"] in ("open", "READY"), _NAME.search(hit["why"])
             name = hit["name"].strip() or (named[1] if named else "")
-            stuck = hit["state"] == "browser"
-            why = "server_stuck" if stuck else _reason(hit["why"].strip())
+            why = "server_stuck" if hit["state"] == "browser" else _reason(hit["why"].strip())
             return name, Turn(opened, "" if opened else why)
     return "", None
 
