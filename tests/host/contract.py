@@ -15,8 +15,8 @@ FAILING = InstanceId("exit7")
 
 
 class HostContract:
-    """A room has the fixtures `host`, `watching` (a host that soon misses pings), `woken` (whom
-    the hosts woke) and `kill` (by SIGKILL)."""
+    """A room has the fixtures `host`, `watching` (a host that is soon out of patience), `woken`
+    (whom the hosts woke) and `kill` (by SIGKILL)."""
 
     BURST = 5
 
@@ -61,10 +61,10 @@ class HostContract:
 
         await eventually(back)
 
-    async def test_f09_a_deaf_worker_is_killed_after_its_time(self, host: Host) -> None:
-        await host.start(DEAF)
-        await host.stop(DEAF)
-        status = await host.status(DEAF)
+    async def test_f09_a_deaf_worker_is_killed_after_its_time(self, watching: Host) -> None:
+        await watching.start(DEAF)
+        await watching.stop(DEAF)
+        status = await watching.status(DEAF)
         assert (status.state, status.result) == (UnitState.FAILED, "timeout")
 
     async def test_f12_a_crash_loop_ends_as_start_limit_hit_until_reset(
