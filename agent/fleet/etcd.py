@@ -195,7 +195,7 @@ class Etcd:
                 cause, sent = cause_of(error), not isinstance(error, _NOT_MADE)
             self._members.append(self._members.pop(0))
             if writes and sent:
-                raise MayHaveHappened(f"cannot know if etcd at {member} wrote: {cause}")
+                raise MayHaveHappened(f"cannot know if etcd wrote; no majority? {member}: {cause}")
             causes.append(f"{member}: {cause}")
         raise StoreAway(f"cannot reach etcd: {'; '.join(sorted(causes))}")
 
