@@ -16,7 +16,7 @@ import pytest
 from agent.engines.web.browser.process import find_browser
 from agent.engines.web.fetch import fetch_bundle
 from agent.errors import ConfigError, EngineError
-from tests.daemon.conftest import RunningAgent, cli
+from tests.daemon.conftest import RunningAgent, cli, done
 from tests.in_memory import folder_in_memory
 from tests.lacking import lacks
 from tests.standin.web.stand_in import StandIn
@@ -190,8 +190,7 @@ async def test_a_person_with_a_passkey_pairs_at_a_desk_and_the_server_connects(
 
     status, out = await cli(agent, "import", file)
     assert (status, "it exists" in out) == (4, True), out
-    status, out = await cli(agent, "import", file, "--replace", "--enable")
-    assert status == 0, out
+    await done(agent, "import", file, "--replace", "--enable")
     await eventually(lambda: agent.status(ID), "CONNECTED", within=60)
     shown = await agent.show(ID)
     assert (shown["account"], shown["enabled"], shown["needs_passkey"]) == (ACCOUNT, True, True)

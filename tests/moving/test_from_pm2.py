@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import Eventually
-from tests.daemon.conftest import RunningAgent, cli, make_agent
+from tests.daemon.conftest import RunningAgent, done, make_agent
 from tests.engines.baileys.conftest import whatsapp
 from tests.lacking import lacks
 from tests.standin.baileys.run import HERE, WhatsApp
@@ -57,8 +57,7 @@ class Pm2:
 
     async def move(self, agent: RunningAgent) -> str:
         """Gives the command, then the line that it prints; what the command said."""
-        status, said = await cli(agent, "import", "pm2", "--config", agent.config)
-        assert status == 0, said
+        said = await done(agent, "import", "pm2", "--config", agent.config)
         (line,) = [line.strip() for line in said.splitlines() if " stop " in line]
         await self.do(line, WA_AGENT_SOCKET=str(agent.state / "api.sock"))
         return said
@@ -99,7 +98,7 @@ async def test_a_bot_of_a_real_pm2_moves_in_and_nobody_scans(
     await eventually(lambda: "connection open" in log.read_text(), within=60)
     agent = make_agent()
     await agent.start(SLOWER)
-    assert (await cli(agent, "import", "pm2", "--config", agent.config))[0] == 0
+    await done(agent, "import", "pm2", "--config", agent.config)
     shown = await agent.show("shop-1")
     assert (shown["enabled"], shown["settings"]["memory_limit"]) == (False, 300 << 20)
     assert await pm2.state() == "online", "pm2 is left alone"

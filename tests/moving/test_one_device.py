@@ -9,7 +9,7 @@ from typing import Any
 
 from agent.core.model import InstanceId
 from agent.vault.archives import pack_session
-from tests.daemon.conftest import RunningAgent, cli, make_agent
+from tests.daemon.conftest import RunningAgent, cli, done, make_agent
 from tests.moving.conftest import creds, keys_of, pair_of, write_folder
 
 __all__ = ["make_agent"]
@@ -35,8 +35,8 @@ async def test_a_copy_is_not_imported_beside_its_instance_and_no_account_is_repl
 
     assert await refused(folder, "shop", "--set", "proxy=ftp://x") == "invalid_settings"
     proxy = "socks5://127.0.0.1:9"
-    status, out = await cli(agent, "import", folder, "shop", "--set", f"proxy={proxy}")
-    assert (status, out.splitlines()[0]) == (0, "shop imported, disabled"), out
+    out = await done(agent, "import", folder, "shop", "--set", f"proxy={proxy}")
+    assert out.splitlines()[0] == "shop imported, disabled"
     details = await agent.do("GET", "/api/instance/shop/details")
     assert (details["settings"]["proxy"], details["account"]) == (proxy, ACCOUNT)
     assert await refused(folder, "--stopped", "copy") == "same_device"
@@ -50,9 +50,9 @@ async def test_a_copy_is_not_imported_beside_its_instance_and_no_account_is_repl
             pack_session(place, InstanceId("x"), "baileys", file, wall=1.0, account=ACCOUNT)
         assert await refused(archive, "shop", "--replace") == code
     assert not (await agent.do("GET", "/api/trash"))["trash"], "nothing was retired"
-    assert (await cli(agent, "import", folder, "shop", "--replace"))[0] == 0, "no copy of itself"
+    await done(agent, "import", folder, "shop", "--replace")  # it is no copy of itself
     await agent.do("DELETE", "/api/instance/shop")
-    assert (await cli(agent, "import", folder, "copy"))[0] == 0
+    await done(agent, "import", folder, "copy")
     newest = (await agent.do("GET", "/api/trash"))["trash"][0]
     status, out = await cli(agent, "trash", "restore", newest["name"])
     assert (status, "instance copy is the same" in out) == (4, True), out
@@ -67,10 +67,10 @@ async def test_a_device_that_runs_is_not_enabled_or_restored_beside_it(
     await agent.start({"WA_NODE": "/no/node"})
     first = write_folder(tmp_path / "first", keys_of())
     second = write_folder(tmp_path / "second", keys_of(creds(noiseKey=pair_of(9))))
-    assert (await cli(agent, "import", first, "a"))[0] == 0
+    await done(agent, "import", first, "a")
     snapshot = await agent.do("POST", "/api/instance/a/snapshots")
-    assert (await cli(agent, "import", second, "a", "--replace"))[0] == 0
-    assert (await cli(agent, "import", first, "b"))[0] == 0
+    await done(agent, "import", second, "a", "--replace")
+    await done(agent, "import", first, "b")
     await agent.do("POST", "/api/instance/b/enable")
     creds_of_a = agent.state / "sessions/a/session/creds.json"
     before = creds_of_a.read_bytes()
@@ -97,14 +97,12 @@ async def test_a_session_moves_to_another_machine(
     await here.create("a", messages_per_minute=1200)
     await eventually(lambda: here.status("a"), "CONNECTED")
     file = tmp_path / "a.tar.gz"
-    status, out = await cli(here, "export", "a", file)
-    sha256 = out.split()[0]
-    assert (status, file.stat().st_mode & 0o777) == (0, 0o600)
+    sha256 = (await done(here, "export", "a", file)).split()[0]
+    assert file.stat().st_mode & 0o777 == 0o600
     await here.do("POST", "/api/instance/a/disable")
-    status, out = await cli(there, "import", file, "--dry-run")
-    assert (status, "can be imported" in out, await there.knows("a")) == (0, True, False), out
-    status, out = await cli(there, "import", file, "--enable", "--wait", "60")
-    assert (status, sha256 in out) == (0, True), out
+    assert "can be imported" in await done(there, "import", file, "--dry-run")
+    assert not await there.knows("a")
+    assert sha256 in await done(there, "import", file, "--enable", "--wait", "60")
     shown = await there.show("a")
     assert (shown["paired"], shown["account"]) == (True, (await here.show("a"))["account"])
     assert await there.codes("a") == 0, "nobody scans"
