@@ -402,7 +402,7 @@ def _declaration(source: Source, table: Row, key: str) -> Declaration:
     except (TypeError, ValueError):
         cause = "it must hold texts, numbers, true/false, lists and tables"
         raise source.refuse(f"{key}.settings", cause) from None
-    if made.id and (fault := name_fault(made.id)):
+    if made.id and (fault := name_fault("the word all" if made.id == "all" else made.id)):
         raise source.refuse(f"{key}.id", fault)
     return made
 
