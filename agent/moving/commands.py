@@ -76,7 +76,7 @@ def import_sessions(options: command.Options) -> int:
 
     SOURCE: an archive of wa-agent, a folder, a JSON file, or the word pm2
     [ID]: id of the instance
-    --dry-run: list the sessions, import nothing
+    --dry-run: list the sessions, import nothing; the agent, which may have them, is not asked
     --all: import every session of the source
     --stopped: confirm that the sessions' own program is stopped
     --replace: retire that instance first
@@ -88,8 +88,7 @@ def import_sessions(options: command.Options) -> int:
     --wait SECONDS: with --enable: wait until it is connected; exit status 75 when it is not in time
     """
     if options.wait is not None and not options.enable:
-        words = "cannot wait for what does not run: --wait needs --enable"
-        raise InvalidRequest(words, field="wait")
+        raise InvalidRequest("cannot wait for what does not run: add --enable", field="wait")
     if options.source == "pm2":
         from agent.moving.program_commands import import_pm2
 
@@ -123,13 +122,14 @@ def _engine(source: str) -> str:
 
 
 def _import_archive(options: command.Options, path: Path) -> int:
+    if options.only:
+        raise InvalidRequest("cannot use --only for an archive: it has one session", field="only")
     if options.dry_run:
         session = look_at_archive(path)
         return print_plan(options, [Planned(session, options.id or id_for(session.name))])
     if options.set:
-        words = "cannot use --set for an archive, which brings its settings"
-        cure = "import it without --enable, then change them with `wa-agent settings`"
-        raise InvalidRequest(f"{words}: {cure}", field="set")
+        words = "cannot use --set for an archive, which brings its settings: import it without"
+        raise InvalidRequest(f"{words} --enable, then use `wa-agent settings`", field="set")
     with client.open_source(path, "archive") as archive:
         return finish(options, upload(options, archive, options.id, path.name))
 

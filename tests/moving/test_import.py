@@ -152,8 +152,12 @@ async def test_a_bots_archive_becomes_a_session_of_baileys_and_goes_out_again(
     assert [id for id, _ in sent] == ["shop", "till"]
     assert (await cli("import", "bot", "--engine", "baileys")).status == 2
     assert (await cli("import", archive, "--engine", "web")).status == 2
-    refused = await cli("import", archive, "--set", "proxy=socks5://127.0.0.1:9")
-    assert (refused.status, "brings its settings" in refused.err) == (2, True)
+    for words, why in (
+        (("--set", "proxy=x"), "brings its settings"),
+        (("--only", "x"), "one session"),
+    ):
+        refused = await cli("import", archive, *words)
+        assert (refused.status, why in refused.err) == (2, True)
     archive.write_bytes(sent[0][1])
     monkeypatch.setattr(
         "agent.moving.commands._download", lambda _, target: target.write_bytes(sent[0][1])
