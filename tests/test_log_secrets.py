@@ -193,7 +193,7 @@ FORGED = "wak_aaaaaaaa_" + "forged7733" * 4
 async def test_a_running_agent_at_debug_writes_no_secret_anywhere(
     make_agent: Callable[..., RunningAgent], tmp_path: Path, eventually: Eventually
 ) -> None:
-    logs = tmp_path / "logs"
+    logs = tmp_path / "new/logs"
     agent = make_agent(f'\n[log]\nfolder = "{logs}"\n')
     agent.first = changed("agent.config.config.LogSection", performance_interval=1.0)
     agent.config.write_text(
@@ -235,9 +235,10 @@ async def test_a_running_agent_at_debug_writes_no_secret_anywhere(
     assert re.search(r"key shop from uid \d+: POST /api/instance/sales/health → 200", audit)
     kept = list(agent.state.glob("sessions/*/messages/*"))
     assert any(TEXT.encode() in path.read_bytes() for path in kept), "here alone texts are kept"
-    written = [agent.log, *logs.iterdir(), *agent.state.rglob("*.log")]
-    written = [path for path in written if path not in kept]
+    written = {agent.log, *logs.iterdir(), *agent.state.rglob("*.log")} - {*kept}
     assert (logs / "repairs.log") in written
+    for path in (logs.parent, *logs.parent.rglob("*"), agent.state, *agent.state.rglob("*")):
+        assert not path.stat().st_mode & 0o007, path
     # The journal is on the disk, too, and is shown on the dashboard.
     for path in (*written, *agent.state.glob("*.db*")):
         raw = path.read_bytes()

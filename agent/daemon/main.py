@@ -99,6 +99,7 @@ async def start_threads() -> None:
 
 def main(config_path: Path | None, overrides: Mapping[str, str]) -> int:
     """Run the agent until it is stopped; the exit status says how it ended."""
+    os.umask(0o077)  # as its service has it: each parent of a folder that it makes, too
     try:
         config = load_config(config_path, os.environ, overrides=overrides)
         set_up_logging(config.agent.log_level, config.agent.log_format)
@@ -116,8 +117,7 @@ def main(config_path: Path | None, overrides: Mapping[str, str]) -> int:
             return asyncio.run(Daemon(config, config_path, overrides).run(mark, first=first))
     except errors.WaError as error:
         log.error("%s", error)
-        full = error.code == "disk_full"
-        if full:
+        if full := (error.code == "disk_full"):
             log.error("the agent cannot start on a full disk: make room there, then start it again")
         if (full or isinstance(error, errors.TryLater)) and "NOTIFY_SOCKET" in os.environ:
             # systemd starts us again at once, as often as it takes, as with a late mount

@@ -160,6 +160,7 @@ class RunningAgent(AgentClient):
                 stdout=log,
                 stderr=log,
                 env=environment,
+                umask=0,
             )
         if ready:
             await self.until_ready()
