@@ -181,7 +181,7 @@ def _failed(session: Session, policy: HealthPolicy) -> HealthVerdict:
         return _waits_for_person(session, reason_of("misconfigured"))
     if unit.exit_status == words.FOLDER_UNUSABLE:
         # The folder was looked at before this.
-        sentence = "its worker could not use its folder, which is whole again"
+        sentence = "its worker could not use a file of its folder; wa-agent logs has which, and why"
         return _not_running("not_running", sentence)
     if given_up := _given_up(session, policy):
         return given_up
