@@ -389,5 +389,4 @@ def _pace(code: str, policy: IncidentPolicy) -> tuple[float, float]:
     """Seconds to the first canary's try, and at most from one to the next."""
     if code in reasons.REASONS and reasons.REASONS[code].slow:
         return policy.probe_first, policy.probe_longest
-    longest = policy.outage_longest if code == LOST else policy.canary_longest
-    return policy.canary_first, longest
+    return policy.canary_first, policy.outage_longest if code == LOST else policy.canary_longest

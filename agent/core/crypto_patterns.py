@@ -174,8 +174,7 @@ _WARN = 40
 
 def is_loud(line: str) -> bool | None:
     """True if a line has the level warn or above, False if it has a lower one; None: no level."""
-    levels = [found for found in (_TAGGED.match(line), _LEVEL.match(line)) if found]
-    if not levels:
+    if not (levels := [found for found in (_TAGGED.match(line), _LEVEL.match(line)) if found]):
         return None
     # Of two readings the one that takes less of the line.
     return min(levels, key=re.Match.end)["quiet"] is None

@@ -353,8 +353,8 @@ ROWS = (
         "other_account",
         "the session of that name on its backend is another account's now",
         "The agent sends nothing from it. `wa-agent backends sessions NAME` shows their accounts."
-        " Where sessions were exchanged, put that right on the server: the session goes on. If the"
-        " other account is meant: `wa-agent delete ID`, then `wa-agent backends adopt NAME`.",
+        " Where sessions were exchanged, put that right there: the session goes on. If the other"
+        " account is meant: `wa-agent delete ID`, then `wa-agent backends adopt NAME SESSION`.",
     ),
     _of_files(
         "session_unreadable",

@@ -40,11 +40,13 @@ def must_be_confirmed(facts: Session, doing: str, *, confirmed: bool, passkey: s
     consent = Consent.PAIRING if confirmed else Consent.NONE
     if passkey == id:
         consent = Consent.PASSKEY
-    if isinstance(may_person_end_it(facts, consent), Kept):
-        why = "its account needs a passkey to link again, so its pairing can be lost for good"
+    kept = may_person_end_it(facts, consent)
+    if isinstance(kept, Kept) and kept.code == CONFIRM_PASSKEY:
         how = f'confirm with --confirm-passkey {id} (in a request: {CONFIRM_PASSKEY} = "{id}")'
-        words = f"cannot {doing} {id}: {why}; {how}"
+        words = f"cannot {doing} {id}: {kept.why}; {how}"
         raise Refused(words, field=CONFIRM_PASSKEY, code=CONFIRM_PASSKEY)
+    if isinstance(kept, Kept) and doing != "delete":  # a backend keeps its session
+        raise Refused(f"cannot {doing} {id}: {kept.sentence}", code=kept.code)
     return consent
 
 
@@ -108,6 +110,8 @@ class Calls:
             why = "it has a pairing, or may have one; the pairing is kept"
             how = f"To end it and get a new code: `wa-agent cleanup {id} --yes`"
             raise Refused(f"cannot get a pairing code for {id}: {why}. {how}", code="not_waiting")
+        if name == "delete":  # on its server
+            _refuse_other_account(facts, "delete the session of")
         if not alone:
             arguments = await in_parts(self._linked(id, "do this with")[1], id, arguments)
         call = {"name": name, "arguments": dict(arguments)}
@@ -127,7 +131,7 @@ class Calls:
     ) -> Mapping[str, Any]:
         """`file`: what would be the message's content, on the disk."""
         facts, link = self._linked(id, "send with")
-        _refuse_other_account(facts)
+        _refuse_other_account(facts, "send with")
         message = await in_parts(link, id, message, file)
         try:
             answer = await link.call("send", {"message": dict(message)}, timeout=SEND_TIMEOUT)
@@ -144,7 +148,7 @@ class Calls:
         """A call that is of the moment: nothing keeps it for later, and to repeat it is harmless.
         EngineError is the worker's own refusal."""
         facts, link = self._linked(id, f"{doing} with")
-        _refuse_other_account(facts)
+        _refuse_other_account(facts, f"{doing} with")
         try:
             return await link.call(do, arguments, timeout=COMMAND_TIMEOUT)
         except LinkError as error:
@@ -224,14 +228,14 @@ class Calls:
         return facts, facts.link
 
 
-def _refuse_other_account(facts: Facts) -> None:
+def _refuse_other_account(facts: Facts, doing: str) -> None:
     """By the last claim: no pass may have judged it yet."""
     if facts.run.claim is None and facts.instance.backend and facts.record.account:
         why = "its backend has not said yet whose session it has"
-        raise TryLater(f"cannot send with {facts.id}: {why}", code="not_sent")
+        raise TryLater(f"cannot {doing} {facts.id}: {why}", code="not_sent")
     if facts.is_other_account:
         why = reason_of(OTHER_ACCOUNT).in_full(facts.id)
-        raise Refused(f"cannot send with {facts.id}: {why}", code=OTHER_ACCOUNT)
+        raise Refused(f"cannot {doing} {facts.id}: {why}", code=OTHER_ACCOUNT)
 
 
 def _because(facts: Facts, error: EngineError) -> EngineError:
@@ -267,8 +271,7 @@ async def in_parts(
     """The message with the file's name in place of its content; a short one as it is. The engine
     takes a long file in parts by its command `file_part`, each after the one before. A failure here
     comes before the message: it was surely not sent."""
-    content = message.get("content")
-    text = content if isinstance(content, str) else ""
+    text = content if isinstance(content := message.get("content"), str) else ""
     if file is None and len(text) <= PART:
         return message
     upload, index, size = secrets.token_hex(16), 0, 0

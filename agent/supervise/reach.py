@@ -113,8 +113,7 @@ def cause_of(error: Exception) -> str:
     number = cause.errno if isinstance(cause, OSError) else None
     if isinstance(cause, socket.gaierror):
         return "no name server answers" if number == socket.EAI_AGAIN else "its name is not known"
-    tls = str(cause).partition("[SSL: ")[2].partition("]")[0].replace("_", " ").lower()
-    if tls:
+    if tls := str(cause).partition("[SSL: ")[2].partition("]")[0].replace("_", " ").lower():
         return f"TLS: {tls}"
     return os.strerror(number).lower() if number else "no connection"
 

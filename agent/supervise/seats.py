@@ -183,8 +183,7 @@ class Seats:
             await self._host.stop(facts.id)
         else:
             await self.status(facts)
-            pack = self.packs.get(facts.pack)
-            if pack is not None and pack.unit.runs and facts.id in pack.members:
+            if (pack := self.packs.get(facts.pack)) and pack.unit.runs and facts.id in pack.members:
                 await pack.call("release", RELEASE_WITHIN, id=facts.id)
 
     async def restart(self, facts: Facts) -> None:

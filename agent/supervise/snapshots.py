@@ -250,8 +250,7 @@ class Snapshots:
     async def _take_by_the_clock(self, facts: Facts) -> None:
         pause = min(AFTER_FAILURE, self.registry.settings.config.sessions.snapshot_interval)
         try:
-            taken = await self.snapshot(facts.id, "by the clock")
-            if taken.good:
+            if (taken := await self.snapshot(facts.id, "by the clock")).good:
                 return
             assert taken.manifest is not None
             facts.snapshot_failure = f"its last snapshot is {taken.manifest.state}"

@@ -62,6 +62,7 @@ async def test_json_before_and_after_the_command(house: House, cli: Cli) -> None
         pytest.param((), 2, "invalid_request", id="no command"),
         pytest.param(("create", "b", "--wait", "-1"), 2, "invalid_request", id="no time"),
         pytest.param(("qr", "sales"), 75, "no_qr", id="no code yet"),
+        pytest.param(("qr", "sales", "--watch", "--for=0.1"), 75, "try_later", id="no scan"),
         pytest.param(("send", "sales", "1", "\udcff"), 2, "invalid_request", id="no UTF-8"),
     ],
 )
@@ -181,11 +182,6 @@ async def test_a_code_is_drawn_and_followed_until_its_scan(
     assert said.status == 0
     assert "code 2" in said.out
     assert said.out.endswith("sales is connected\n")
-
-
-async def test_a_code_without_a_scan_is_try_later(house: House, cli: Cli) -> None:
-    await cli("create", "sales", "--engine", "sandbox")
-    assert (await cli("qr", "sales", "--watch", "--for", "0.1")).status == 75
 
 
 async def test_waiting_ends_when_it_is_connected(house: House, cli: Cli) -> None:

@@ -66,8 +66,9 @@ async def test_alone_means_that_no_pass_runs_meanwhile_and_one_follows(bench, ev
     worker.leave.clear()
     doing = asyncio.create_task(asks.command(ID, "delete", {}, timeout=150.0, alone=True))
     await eventually(lambda: worker.asked)
-    assert facts.busy.locked()
-    assert woken == []
+    [written] = await asks.registry.store.history(ID, after=1)
+    assert written.sentence == "an operator asked its engine for: delete"
+    assert (facts.busy.locked(), woken) == (True, [])
     worker.leave.set()
     assert await doing == {"done": True}
     assert not facts.busy.locked()
@@ -79,16 +80,17 @@ async def test_alone_means_that_no_pass_runs_meanwhile_and_one_follows(bench, ev
     assert woken == [ID, ID]
 
 
-async def test_alone_is_history_before_it_is_done(bench, eventually):
-    asks, _, worker, _ = bench
-    worker.leave.clear()
-    doing = asyncio.create_task(asks.command(ID, "delete", {}, alone=True))
-    written = await eventually(lambda: asks.registry.store.history(ID, after=1))
-    assert [(one.kind, one.sentence) for one in written] == [
-        ("operator", "an operator asked its engine for: delete")
-    ]
-    worker.leave.set()
-    await doing
+async def test_the_pairing_of_another_account_ends_by_no_order(bench):
+    asks, facts, worker, _ = bench
+    facts.instance = Instance(ID, "evolution", True, {"backend": "evo"})
+    facts.record = SessionRecord(paired=True, account="5511")
+    facts.heard(Claim(ConnectionStatus.CONNECTED, paired=True, account="5522"), 0.0)
+    with pytest.raises(Refused, match=r"cannot log out shop: .*another account's.*backends adopt"):
+        asking.must_be_confirmed(facts, "log out", confirmed=True, passkey=ID)
+    with pytest.raises(Refused, match=r"cannot delete the session of shop: .*another account's"):
+        await asks.command(ID, "delete", {}, alone=True)
+    assert asking.must_be_confirmed(facts, "delete", confirmed=True, passkey=ID), "not there"
+    assert worker.asked == []
 
 
 async def test_an_order_is_not_sent_to_a_worker_that_ended_during_the_wait(bench):

@@ -421,8 +421,7 @@ def _end_round(case: Case, repair: Repair) -> tuple[Repair, Decision]:
         return _end_suspect(case, repair)
     # Without a pairing to lose there is no last round: it goes on until a code is shown.
     endless = case.session.no_pairing_to_lose
-    last = repair.round >= rounds and repair.calm and not endless
-    if repair.goal is not Goal.HEAL or last:
+    if repair.goal is not Goal.HEAL or (repair.round >= rounds and repair.calm and not endless):
         return _end(case, repair, Ending.GAVE_UP, sentence)
     # A round in an outage, or before any step is of use, proves nothing about the instance.
     early = RecoveryKind.CLEANUP.value in useless_steps(case)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from agent.core.model import ConnectionStatus, Health, HealthVerdict, SessionFiles
+from agent.core.reasons import reason_of
 from agent.core.recovery.repair import Consent, Goal, Ground, Kept, Proof, Repair, Trouble
 from agent.core.session import Session
 from agent.core.setting import setting
@@ -108,6 +109,9 @@ def may_end_pairing(session: Session, consent: Consent, found: Proof | Kept) -> 
         why = "its account needs a passkey to link again, so its pairing can be lost for good"
         todo = "A request that ends it must have `confirm_passkey` with the instance's id"
         return Kept(CONFIRM_PASSKEY, why, todo)
+    if session.is_other_account:  # a word for the pairing that was here is none for that one
+        other = reason_of("other_account")
+        return Kept(other.code, other.title, other.advice_for(session.id))
     if consent is not Consent.NONE:
         return Proof(Ground.PERSON)
     if session.no_pairing_to_lose:

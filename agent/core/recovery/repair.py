@@ -174,8 +174,7 @@ class Repair:
         """From its begin until it had healed. Keys count as healed when no error came for a while
         after the last step: that while is no part of it."""
         proved_later = self.trouble is Trouble.KEYS and self.done and self.answer["healthy"]
-        until = self.stage_wall if proved_later else self.ended_wall
-        return max(until - self.started_wall, 0.0)
+        return max((self.stage_wall if proved_later else self.ended_wall) - self.started_wall, 0.0)
 
     @property
     def answer(self) -> dict[str, bool]:
