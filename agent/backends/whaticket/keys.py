@@ -8,7 +8,6 @@ of work, and no error has a key's value or the address' password.
 """
 
 import base64
-import binascii
 import hashlib
 import json
 import os
@@ -603,7 +602,7 @@ def _decoded(text: str) -> bytes | None:
     text = text.rstrip("=").translate(str.maketrans("-_", "+/"))
     try:
         return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
-    except (binascii.Error, ValueError):
+    except ValueError:
         return None
 
 
