@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from tests.daemon.conftest import cli
+from tests.daemon.conftest import HUNG, cli
 
 
 @pytest.fixture
@@ -21,14 +21,14 @@ COMMANDS = ("health a", "list", "stop a", "events", "why a", "events -f")
 
 
 async def test_commands_say_within_seconds_that_the_agent_hangs(stopped):
-    for status, said in await asyncio.gather(*(cli(stopped, *it.split()) for it in COMMANDS)):
-        assert status == 5
-        assert "does not answer within 3 s" in said
+    asked = (cli(stopped, *it.split(), hangs=True) for it in COMMANDS)
+    for status, said in await asyncio.gather(*asked):
+        assert (status, HUNG in said) == (5, True), said
 
 
 async def test_the_doctor_tells_what_it_finds_without_the_agent(stopped):
     where = ("--config", stopped.config, "--state", stopped.state)
-    status, out = await cli(stopped, "doctor", "--json", *where)
+    status, out = await cli(stopped, "doctor", "--json", *where, hangs=True)
     assert status == 1
     found = {one["check"]: one for one in json.loads(out)["findings"]}
     assert "it hangs" in found["agent"]["sentence"]
