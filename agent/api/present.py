@@ -31,9 +31,8 @@ _JSON = json.JSONEncoder(separators=(",", ":"), allow_nan=False, default=dict)
 
 
 def json_answer(content: Any, status: int = 200) -> web.Response:
-    return web.Response(
-        body=_JSON.encode(content).encode() + b"\n", status=status, content_type="application/json"
-    )
+    body = _JSON.encode(content).encode() + b"\n"
+    return web.Response(body=body, status=status, content_type="application/json")
 
 
 _ALSO = {401: {"WWW-Authenticate": 'Bearer realm="wa-agent"'}, 503: {"Retry-After": "1"}}

@@ -33,7 +33,6 @@ ENDED: Options = {**ASKED, "answers": (202,)}
 ADOPTED: Options = {**ASKED, **MADE, "answers": (201, 202)}
 DELETED: Options = {**LATE, "query": (*instances.DELETE_QUERY, *WAIT)}
 SENT: Options = {"answers": (202, 200), "query": messages.WAIT_SENT, "large": True}
-LIVE: Options = {"answers": (200, 101), "query": events.EVENTS}
 
 
 def _intent(name: str, summary: str) -> Route:
@@ -105,7 +104,7 @@ ROUTES: tuple[Route, ...] = (
     route("GET /api/keys", ADMIN, backends.list_keys),
     route("POST /api/keys", ADMIN, backends.add_key, backends.NEW_KEY, **KEY),
     route(f"DELETE /api/keys/{{key:{NAME}}}", ADMIN, backends.revoke_key, ()),
-    route("GET /api/events", SOME, events.events, **LIVE),
+    route("GET /api/events", SOME, events.events, query=events.EVENTS, answers=(200, 101)),
     route("GET /metrics", READ, health.metrics),
     route("GET /healthz", OPEN, health.alive, answers=(200, 503)),
     route("GET /readyz", OPEN, health.ready, answers=(200, 503)),

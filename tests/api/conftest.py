@@ -175,7 +175,7 @@ async def local(house: House) -> AsyncIterator[aiohttp.ClientSession]:
 
 def upgrade(path: str = "/api/events") -> bytes:
     """The head by which a raw client asks for a WebSocket."""
-    head = f"GET {path} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    head = f"GET {path} HTTP/1.1\r\nHost: [::1]\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     more = "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
     return (head + more).encode()
 

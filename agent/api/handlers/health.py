@@ -160,21 +160,19 @@ def show_figures(view: session.Session) -> dict[str, Any]:
 def system_figures(call: Call) -> dict[str, Any]:
     views = call.supervisor.views()
     machine = call.parts.metrics.machine.values()
-    links = sum(view.linked for view in views.values())
+    restarts = (view.counters.by_word["restarts"] for view in views.values())
     rise, past, now = call.parts.windows.rise, 5 * troubles.MINUTE, clock.boot_now()
     failed, done = (sum(rise(id, name, past, now) for id in views) for name in ("errors", "done"))
     return {
         "totalMemory": machine.get("wa_host_memory_total_bytes"),
         "usedMemory": machine.get("wa_host_memory_used_bytes"),
         "cpuUsage": machine.get("wa_host_cpu_usage_ratio"),
-        "activeConnections": links + len(call.parts.listeners),
+        "activeConnections": sum(it.linked for it in views.values()) + len(call.parts.listeners),
         "errorRate": round(failed / (failed + done), 4) if failed or done else None,
         "diskFree": machine.get("wa_host_filesystem_avail_bytes"),
         "openFiles": machine.get("process_open_fds"),
         "openFilesLimit": machine.get("process_max_fds"),
-        "watchdogRestarts": sum(
-            view.counters.by_word["restarts"].get("watchdog", 0) for view in views.values()
-        ),
+        "watchdogRestarts": sum(counts.get("watchdog", 0) for counts in restarts),
         "meanCheckSeconds": call.supervisor.registry.statistics.mean_check_seconds,
     }
 

@@ -17,6 +17,9 @@ from aiohttp.http_exceptions import LineTooLong
 from agent.api.present import library_refusal
 from agent.errors import TryLater
 
+_PATIENCE = 1.0
+"""Seconds that a WebSocket may be full: one that is read gets full and empty many times."""
+
 
 class TooManyConnections(TryLater):
     code, http = "too_many_connections", 429
@@ -33,7 +36,8 @@ class Entrance:
     """Connections; over it the one gives way that waits longest for a request. A client with rights
     may have half of them: it keeps out no other, nor the probes."""
     most_unread: int = 64
-    """Connections whose client leaves an answer unread; over it the oldest gives way."""
+    """Connections whose client leaves an answer unread, or a WebSocket for a second: each may hold
+    a megabyte. Over it the oldest gives way."""
     closing: bool = False
     """Each answer is the last of its connection."""
     connections: set["Connection"] = field(default_factory=set)
@@ -62,6 +66,8 @@ class Connection(web.RequestHandler):
         """The client sends no more, and waits for its answers."""
         self._holder = ""
         """The caller with rights that sent the last request; "" = it has none."""
+        self._full_since = 0.0
+        """Loop's time since which what its client should read waits here, while `_paused`."""
         self._answered = 0
         """Requests whose answer is sent."""
 
@@ -98,7 +104,8 @@ class Connection(web.RequestHandler):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._stand()
+        self._full_since = self._loop.time()
+        self._loop.call_later(_PATIENCE if self._upgraded else 0.0, self._stand)
 
     def resume_writing(self) -> None:
         super().resume_writing()
@@ -129,13 +136,14 @@ class Connection(web.RequestHandler):
 
     def _stand(self) -> None:
         """Among those that give way, where it waits for a request or for its client to read; not
-        for the next request of a client with rights. A WebSocket has limits of its own."""
+        for the next request of a client with rights."""
         entrance, there = self._entrance, self in self._entrance.connections
         if not there or self._holder or self._busy():
             entrance.waiting.pop(self, None)
         else:
             entrance.waiting.setdefault(self)
-        if there and self._paused and not self._upgraded:
+        patience = _PATIENCE if self._upgraded else 0.0
+        if there and self._paused and self._loop.time() - self._full_since >= patience:
             entrance.unread.setdefault(self)
         else:
             entrance.unread.pop(self, None)
