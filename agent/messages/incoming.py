@@ -46,7 +46,7 @@ BESIDE = 200
 """Bytes of a row beside its record."""
 MOST_GONE = 64
 """Runs of records that went; beyond them the oldest two become one, with both numbers."""
-PAGE_BYTES = 900 * 1024
+PAGE_BYTES = 256 * 1024
 """Bytes of one page on the link."""
 MOST_FOUND = 200
 MOST_UNREAD = 1000
