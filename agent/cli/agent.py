@@ -171,17 +171,18 @@ def init_config(options: Options) -> int:
     from agent.config import config, load
     from agent.vault.folder import explain
 
-    target = Path(options.config or INSTALLED_CONFIG)
+    # Where links lead; `Path.resolve` fails by itself on a link to itself.
+    target = Path(os.path.realpath(options.config or INSTALLED_CONFIG))
     # Only what the command line gives: an older file must not flow into the new one.
     text = config.render_config(load.load_config(None, {}, overrides=given_settings(options)))
-    check_target(target.resolve(), force=options.force)
+    check_target(target, force=options.force)
     try:
         before = target.stat() if target.exists() else None
         mode, group = (before.st_mode & 0o777, before.st_gid) if before else (0o644, None)
         # Written in place, a full disk or a kill would leave half a file.
-        files.write_whole(target.resolve(), text.encode(), mode=mode, group=group)
+        files.write_whole(target, text.encode(), mode=mode, group=group)
     except OSError as error:
-        raise explain("write", target.resolve(), error) from error
+        raise explain("write", target, error) from error
     done = f"{target} written; check it with: wa-agent config check --config {target}"
     return options.print({"file": str(target)}, done)
 

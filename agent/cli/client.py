@@ -154,8 +154,7 @@ class Client:
                 named = "a key (WA_AGENT_KEY, --key or --idempotency-key)"
                 words = f"{named} has a character that no header of HTTP can have"
                 raise InvalidRequest(f"cannot ask the agent: {words}") from None
-            response = connection.getresponse()
-            if response.status >= 400:
+            if (response := connection.getresponse()).status >= 400:
                 raise AgentSaidNo(response.status, response.read(_LARGEST), self.asked)
             kind = response.headers.get_content_type()
             if not kind.startswith(sent["Accept"].strip("*/")):

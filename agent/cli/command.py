@@ -159,8 +159,7 @@ def take_streams() -> None:
     """A standard output that the caller closed fails an answer, as a full disk does; a standard
     error drops what is printed. A stream whose encoding lacks a sign gets its number instead."""
     for name, mode in (("stdout", os.O_RDONLY), ("stderr", os.O_WRONLY)):
-        stream = getattr(sys, name)
-        if stream is None:
+        if (stream := getattr(sys, name)) is None:
             setattr(sys, name, os.fdopen(os.open(os.devnull, mode), "w"))
         else:
             stream.reconfigure(errors="backslashreplace")
@@ -313,7 +312,7 @@ class Options(argparse.Namespace):
         if path and not (agent.url or agent.sockets or "WA_AGENT_SOCKET" in os.environ):
             agent = replace(agent, sockets=(load_config(path, os.environ).api_socket,))
         used = agent.get("/api/health")["agent"]["places"].get("config")
-        if path is None or used is None or path.resolve() != Path(used).resolve():
+        if path is None or used is None or os.path.realpath(path) != os.path.realpath(used):
             why = f"give --config {used}, which the agent reads" if used else NO_CONFIG
             raise errors.InvalidRequest(f"cannot {doing}: {why}", field="config")
         return path, agent
@@ -490,9 +489,10 @@ def path(text: str) -> str:
 
 _AGENTS = "[A-Za-z0-9._-]{1,96}"
 _ARGUMENTS: Mapping[str, Callable[[str], Any]] = {
-    **{"ID": parse_instance_id, "FILE": Path},
+    **{"ID": parse_instance_id, "FILE": lambda text: Path(path(text)), "SOURCE": path},
     "all|ID": lambda text: text if text == "all" else parse_instance_id(text),
     "NAME": partial(read_name, "copy", _AGENTS),
+    "GROUP": partial(read_name, "group", ".+"),
     "KEY": partial(read_name, "key: give its id, which wa-agent key list shows", _AGENTS),
     **{it.upper(): partial(read_name, it, ID_PATTERN) for it in ("backend", "program", "webhook")},
 }

@@ -245,8 +245,7 @@ def agent(here: Installation) -> Iterator[Finding]:
         bad = wrong(str(error), advice)
         yield note(bad.sentence, "sudo wa-agent doctor") if CLOSED in bad.sentence else bad
         return
-    itself = health["agent"]
-    if itself["version"] != VERSION:
+    if (itself := health["agent"])["version"] != VERSION:
         words = f"version {itself['version']} runs, {VERSION} is installed"
         yield note(words, "systemctl restart wa-agent; sessions stay connected")
     elif health["status"] != "ok":

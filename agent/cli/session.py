@@ -303,7 +303,7 @@ def send(options: Options) -> int:
     --file PATH: send a picture, a sound or a document
     --quote ID: reply to that message
     --idempotency-key KEY: send a message with this key only once
-    --wait N: seconds to wait until WhatsApp has it, default %(default)s; 0 = until it is kept
+    --wait SECONDS: wait until WhatsApp has it, default %(default)s; 0 = until it is kept
     """
     text = sys.stdin.read() if options.text == "-" else options.text
     body = options.given("to", "quote")
@@ -346,8 +346,9 @@ def file_fields(path: Path) -> dict[str, Any]:
 
     with open_source(path, "file") as file:
         content = file.read(_LARGEST + 1)
-    if len(content) > _LARGEST:
-        raise InvalidRequest(f"cannot send {path}: it has over {_LARGEST >> 20} MiB", field="file")
+    if not 0 < len(content) <= _LARGEST:
+        why = f"it has over {_LARGEST >> 20} MiB" if content else "it is empty"
+        raise InvalidRequest(f"cannot send {path}: {why}", field="file")
     kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
     return {"content": b64encode(content).decode(), "mimetype": kind, "filename": path.name}
 

@@ -184,21 +184,16 @@ async def test_a_code_is_drawn_and_followed_until_its_scan(
     assert said.out.endswith("sales is connected\n")
 
 
-async def test_waiting_ends_when_it_is_connected(house: House, cli: Cli) -> None:
+async def test_waiting_ends_when_it_is_connected_and_health_is_0(house: House, cli: Cli) -> None:
     late = await cli("create", "sales", "--engine", "sandbox", "--disabled", "--wait", "0.1")
     done, why = "sales created, disabled", "it is DISCONNECTED, waits for a scan"
     told = f"wa-agent: {done}; cannot wait longer for sales: {why}\n"
     assert (late.status, late.err) == (75, told)
     unsent = await cli("send", "sales", "4915112345678", "hello")
     assert (unsent.status, "not kept for later; cannot" in unsent.err) == (4, True), "and not 75"
-    house.supervisor.known[InstanceId("sales")] = make_view("sales")
-    assert (await cli("enable", "sales", "--wait", "5")).out == "sales is connected\n"
-
-
-async def test_health_says_it_with_its_status(house: House, cli: Cli) -> None:
-    await cli("create", "sales", "--engine", "sandbox")
     assert (await cli("health", "sales")).status == 1
     house.supervisor.known[InstanceId("sales")] = make_view("sales")
+    assert (await cli("enable", "sales", "--wait", "5")).out == "sales is connected\n"
     assert (await cli("health", "sales")).status == 0
 
 

@@ -29,8 +29,7 @@ async def test_everything_is_printed_from_the_oldest_on(house: House, cli: Cli) 
 async def test_no_text_can_draw_on_the_terminal(house: House, cli: Cli) -> None:
     house.messages.add("shop").keep("\x1b[31mred\u202e\nnext [99] line")
     (line,) = (await cli("messages", "shop")).out.splitlines()
-    assert "\x1b" not in line
-    assert "\u202e" not in line
+    assert not {"\x1b", "\u202e"} & {*line}
     assert line.endswith("�[31mred� / next [99] line")
 
 
@@ -39,8 +38,7 @@ async def test_a_wrong_cursor_and_a_lost_worker_are_refused(house: House, cli: C
     assert (await cli("messages", "shop", "--after", "x")).status == 2
     house.messages.lose_worker("shop")
     said = await cli("messages", "shop")
-    assert said.status == 75
-    assert "its worker ended" in said.err
+    assert (said.status, "its worker ended" in said.err) == (75, True)
 
 
 async def test_following_goes_on_past_a_restart_of_the_worker(
