@@ -54,12 +54,12 @@ NAME = "sandbox.json"
 
 
 @contextmanager
-def saving(what: str, kind: type[Exception] = OSError) -> Iterator[None]:
+def saving(what: str, kind: type[Exception] = OSError, where: str = "") -> Iterator[None]:
     """An error of this kind is raised as the EngineError of a session that cannot save."""
     try:
         yield
     except kind as error:
-        raise errors.EngineError(f"cannot {what}: {error}", code="save_failed") from error
+        raise errors.EngineError(f"cannot {what}{where}: {error}", code="save_failed") from error
 
 
 class SessionDamagedError(Exception):

@@ -202,9 +202,10 @@ class Held:
     def __init__(self, folder: Path) -> None:
         import sqlite3  # for the first message: a worker without any has no need of it
 
-        self._doing = partial(saving, kind=sqlite3.Error)
+        path = folder / NAME
+        self._doing = partial(saving, kind=sqlite3.Error, where=f" in {path}")
         with self._doing("open messages"):
-            self._db = sqlite3.connect(folder / NAME)
+            self._db = sqlite3.connect(path)
             self._db.executescript(_TABLES)
 
     def close(self) -> None:

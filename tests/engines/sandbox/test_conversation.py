@@ -9,7 +9,7 @@ import pytest
 
 from agent.engines.sandbox.engine import SandboxEngine, open_engine
 from agent.engines.sandbox.server import ABOUT_MESSAGE, KINDS, TYPES, record_of
-from agent.errors import InvalidRequest
+from agent.errors import EngineError, InvalidRequest
 from agent.messages.record import clean
 from tests.engines.heard import Heard
 
@@ -97,15 +97,15 @@ async def test_a_message_waits_for_the_session_and_a_kill_between_taking_and_kee
     await eventually(lambda: third.texts() == ["one", "two"])
     assert [r["id"] for r in third.kept] == [r["id"] for r in second.kept], "the same, by their ids"
     assert third.kept[0]["message_id"] == said["id"]
-    await eventually(lambda: ("message", "in") in [*_directions(third)])
+    told = {"direction": "in", "type": "text"}
+    await eventually(lambda: told in [each.detail for each in third.happenings])
     fourth = Keeping()
     engine = await start(fourth)
     await say(engine, "three")
     await eventually(lambda: fourth.texts() == ["three"])
-
-
-def _directions(heard: Heard) -> list[tuple[str, Any]]:
-    return [(each.kind, each.detail.get("direction")) for each in heard.happenings]
+    await engine.close()
+    with pytest.raises(EngineError, match=r"messages in /.*/whatsapp\.db: "):
+        await say(engine, "four")
 
 
 async def test_a_contact_gets_a_message_of_one_key_once_and_its_acks_come_also_after_a_kill(
