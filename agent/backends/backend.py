@@ -452,7 +452,7 @@ class Backend:
             api.away()
             claim = ServerClaim(False, down.reason, str(down))
         except errors.EngineError as error:  # only its list does not come
-            claim = ServerClaim(True, "", str(error), sessions=self.claim.sessions)
+            claim = ServerClaim(True, error.code, str(error), sessions=self.claim.sessions)
         except Exception:
             log.exception("cannot read the list of %s: a fault of the agent", self.name)
             claim = ServerClaim(False, "garbage", "its list cannot be read")

@@ -173,14 +173,16 @@ class Backends:
 
     async def sessions(self, name: str) -> tuple[RemoteSession, ...]:
         """The server's own list, read now; TryLater where none comes."""
-        backend = self._find(name)
-        if (await backend.check()).up:
-            return backend.sessions
-        raise errors.TryLater(f"cannot ask backend {name}: {backend.sentence}", code="backend_down")
+        claim = (await self.check(name)).claim
+        if claim.reason:  # it answers all but this: its last list is no answer
+            raise errors.TryLater(f"cannot ask backend {name}: {claim.sentence}", code=claim.reason)
+        return self._find(name).sessions
 
     async def check(self, name: str) -> BackendView:
-        await self.sessions(name)
-        return self.view(name)
+        backend = self._find(name)
+        if (await backend.check()).up:
+            return _view(backend)
+        raise errors.TryLater(f"cannot ask backend {name}: {backend.sentence}", code="backend_down")
 
     async def reset(self, name: str) -> BackendView:
         """Close its circuit at once, by an operator's order."""

@@ -132,8 +132,7 @@ class EvolutionSession:
         """True if it is closed and the server may connect it by itself."""
         if self.live is not Live.CLOSE or self._looked_closed >= STAYS_CLOSED:
             return False
-        tries = self.paired is not False or (self._tries and not self.end)
-        return self._under_way or tries
+        return self._under_way or self.paired is not False or (self._tries and not self.end)
 
     @property
     def _looked_closed(self) -> float:

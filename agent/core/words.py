@@ -131,7 +131,8 @@ class ServerClaim(NamedTuple):
     up: bool
     reason: str = ""
     """A short code while it is not up: unreachable, tls, timeout, garbage, refused_key,
-    licence_missing, not_found (another program answers), failing (it answers 4xx or 5xx)."""
+    licence_missing, not_found (another program answers), failing (it answers 4xx or 5xx). While it
+    is up: list_failed, for only its list does not come."""
     sentence: str = ""
     """For people; without keys."""
     version: str = ""

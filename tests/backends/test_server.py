@@ -10,7 +10,7 @@ import pytest
 from agent.backends.backend import EVERY, LOOKS, STEADY, Backend
 from agent.clock import boot_now
 from agent.core.model import Instance, InstanceId, SessionRecord
-from agent.errors import EngineError, Refused
+from agent.errors import EngineError, Refused, TryLater
 from agent.supervise.facts import Facts
 from tests.backends.conftest import AT_ONCE, Watch, cancel, declare
 from tests.backends.hostile import answer, hostile, reset, silent, stream
@@ -77,6 +77,8 @@ async def test_a_list_that_waits_for_whatsapp_stops_no_look(watch: Watch) -> Non
     await at.until_it_says("CONNECTED", AT_ONCE + 1, "two")
     await asyncio.sleep(80)
     assert at.server.claim.up and "list" in at.server.sentence
+    with pytest.raises(TryLater, match="cannot ask backend evo: cannot list its sessions: no ans"):
+        await at.server.shared.sessions("evo")
 
 
 async def test_one_session_that_hangs_delays_no_other(watch: Watch) -> None:

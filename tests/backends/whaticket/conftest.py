@@ -51,11 +51,10 @@ class Bench(TaskBench):
         return session
 
     async def hold(self, remote: str, *, adopted: bool = True) -> None:
-        await take(
-            *(self.server, remote),
-            adopted=adopted,
-            happened=lambda it: self.happened.append((remote, it)),
-        )
+        def note(what: Happening) -> None:
+            self.happened.append((remote, what))
+
+        await take(self.server, remote, adopted=adopted, happened=note)
 
     def status(self, remote: str = "7") -> str:
         seat = self.server.seats[InstanceId(remote)]
