@@ -174,6 +174,7 @@ def test_the_oldest_go_over_the_bytes(tmp_path: Path) -> None:
         file.append(messages([number], "x" * 40_000))
     assert int(file.read("messages_state", {})["bytes"]) <= 1 << 20
     assert numbers_of(read_all(file))[-20:] == list(range(40, 60))
+    assert len(page_of(file, newest(file) - 20)["records"]) == 6, "its reader may not read on"
     assert sum(each.stat().st_size for each in (tmp_path / FOLDER).iterdir()) < 8 << 20
 
 
