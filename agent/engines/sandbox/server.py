@@ -202,10 +202,9 @@ class Held:
     def __init__(self, folder: Path) -> None:
         import sqlite3  # for the first message: a worker without any has no need of it
 
-        path = folder / NAME
-        self._doing = partial(saving, kind=sqlite3.Error, where=f" in {path}")
+        self._doing = partial(saving, kind=sqlite3.Error, where=f" in {folder / NAME}")
         with self._doing("open messages"):
-            self._db = sqlite3.connect(path)
+            self._db = sqlite3.connect(folder / NAME)
             self._db.executescript(_TABLES)
 
     def close(self) -> None:
