@@ -178,7 +178,7 @@ def _rows(raw: bytes) -> list[Mapping[str, Any]]:
         told = json.dumps(json.loads(raw), ensure_ascii=False).encode("utf-8", "replace")
         return [row for row in json.loads(told) if not row.get("pmx_module")]
     except (ValueError, RecursionError, AttributeError, TypeError):
-        words = "cannot read it: it is no list of pm2's (`pm2 save` writes one)"
+        words = "cannot read the list of pm2 (--dump): it is none; `pm2 save` writes one"
         raise errors.InvalidRequest(words, field="dump") from None
 
 

@@ -100,7 +100,7 @@ def test_what_has_no_counterpart_is_named(key: str) -> None:
 
 @pytest.mark.parametrize("raw", [b"", b"[1]", b"\xff", b"[" * 100_000])
 def test_what_is_no_list_of_pm2_is_refused(raw: bytes) -> None:
-    with pytest.raises(InvalidRequest, match="no list of pm2's"):
+    with pytest.raises(InvalidRequest, match=r"list of pm2 \(--dump\): it is none"):
         read_list(raw, SHELL)
 
 
