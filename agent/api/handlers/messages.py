@@ -118,7 +118,7 @@ _MORE: Mapping[str, tuple[Field, ...]] = {
     ),
     "contact": (
         Field("name", str, "the contact's name", required=True, least=1, most=256),
-        Field("phone", str, _PHONE, required=True, most=64, pattern=r"\+?[0-9][0-9 ().-]*"),
+        Field("phone", str, _PHONE, required=True, most=64, pattern=r"\+?[ (]*[0-9][0-9 ().-]*"),
     ),
     "reaction": (
         _MESSAGE_ID,

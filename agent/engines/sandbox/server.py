@@ -506,7 +506,7 @@ def record_of(said: Mapping[str, Any]) -> dict[str, Any]:
 
 def check_fields(fields: Mapping[str, Any]) -> None:
     """More of a record for `say`; InvalidRequest names what is wrong."""
-    if len(json.dumps(fields, ensure_ascii=False).encode()) > LARGEST:
+    if len(json.dumps(fields, ensure_ascii=False).encode(errors="replace")) > LARGEST:
         raise InvalidRequest(f"cannot say it: fields has more than {LARGEST} bytes", field="fields")
     known: dict[str, tuple[str, Any]] = {it: more[:2] for more in MORE for it in more[2]}
     for name, value in fields.items():

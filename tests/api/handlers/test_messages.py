@@ -141,7 +141,8 @@ async def test_a_refusal_of_an_engine_is_a_clear_answer(
 ) -> None:
     make(house)
     house.supervisor.breaks_with = error
-    answer = await local.post(PATH, json={"to": "49151123456", "text": "x"})
+    known = {"type": "contact", "name": "Ann", "phone": "(11) 91234-5678"}
+    answer = await local.post(PATH, json={"to": "49151123456", **known})
     told = await answer.json()
     assert (answer.status, told["error"], told["field"]) == expected
 
