@@ -247,10 +247,12 @@ def open_source(path: Path, field: str) -> IO[bytes]:
     scheme, is_address, _ = str(path).partition(":/")
     shown = f"{scheme}://" if is_address else path
     try:
-        return open_plain(path, links=True)
+        file = open_plain(path, links=True)
+        os.pread(file.fileno(), 1, 0)  # one of a broken disk says so here, under its name
+        return file
     except OSError as error:
-        why = error.strerror or str(error)
-    raise InvalidRequest(f"cannot read {shown}: {why}", field=field, code="unreadable")
+        why = f"cannot read {shown}: {cause_of(error)}"
+        raise InvalidRequest(why, field=field, code="unreadable") from error
 
 
 # What a check of `doctor` looks at, and what it says

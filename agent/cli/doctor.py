@@ -254,8 +254,7 @@ def agent(here: Installation) -> Iterator[Finding]:
     else:
         total = counted(health["instances"]["total"], "instance")
         yield ok(f"version {VERSION} runs, {total}; other troubles: wa-agent list --trouble")
-    its_state = itself.get("places", {}).get("state", str(here.state))
-    if its_state != str(here.state):
+    if (its_state := itself.get("places", {}).get("state", str(here.state))) != str(here.state):
         words = f"that agent runs on {its_state}; these findings are about {here.state}"
         yield note(words, "run doctor on its machine, or name --state")
     for cause in itself.get("not_listening", {}).values():

@@ -149,19 +149,16 @@ async def test_a_key_that_is_none_is_named_and_not_shown(cli: Cli) -> None:
     assert (wrong.status, "WA_AGENT_KEY" in wrong.err, "S-1" in wrong.err) == (4, True, False)
 
 
-async def test_a_key_that_no_one_saw_is_revoked(house: House) -> None:
-    line = f"{sys.executable} -m agent key add shop --scope read --socket {house.socket_path}"
-    program = await asyncio.create_subprocess_shell(f"{line} >&-", stderr=-1)
-    _, said = await program.communicate()
-    assert (program.returncode, b"no one saw is revoked" in said) == (1, True), said
+async def test_what_no_one_saw_is_undone_or_told_as_done(house: House) -> None:
+    for words, place, told in (
+        ("key add shop --scope read", ">&-", b"no one saw is revoked"),
+        ("create sales --engine sandbox", "> /dev/full", b"wa-agent: sales created\n"),
+    ):
+        line = f"{sys.executable} -m agent {words} --socket {house.socket_path} {place}"
+        program = await asyncio.create_subprocess_shell(line, stderr=-1)
+        _, said = await program.communicate()
+        assert (program.returncode, told in said) == (1, True), said
     assert not house.keys.kept
-
-
-async def test_an_answer_that_finds_no_room_says_that_the_instance_is_made(house: House) -> None:
-    line = f"{sys.executable} -m agent create sales --engine sandbox --socket {house.socket_path}"
-    program = await asyncio.create_subprocess_shell(f"{line} > /dev/full", stderr=-1)
-    _, said = await program.communicate()
-    assert (program.returncode, b"wa-agent: sales created\n" in said) == (1, True), said
 
 
 async def test_a_code_is_drawn_and_followed_until_its_scan(

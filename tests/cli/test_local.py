@@ -215,6 +215,7 @@ def test_tables_stay_aligned_and_print_no_foreign_code(
         ('mkdir gone; cd gone; rmdir ../gone; exec "$@" config check', 1, "the working folder"),
         ('printf "\\377" | "$@" send a 1 -', 2, "they are no UTF-8"),
         (': > x; exec "$@" send a 1 --file x', 2, "cannot send x: it is empty"),
+        ('exec "$@" import /proc/self/mem', 2, "cannot read /proc/self/mem: Input/output error"),
         ('exec "$@" send a 1 hi --wait -1', 2, "argument --wait: invalid seconds value: '-1'"),
         ('exec "$@" import ""', 2, "cannot use '' as a path"),
         ('exec "$@" incidents release ""', 2, "cannot use '' as the name of a group"),
