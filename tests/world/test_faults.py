@@ -54,3 +54,15 @@ async def test_no_run_of_its_host_logs_in_before_the_end_of_a_ban(agent, eventua
         assert logins.count == 0
         await eventually(lambda: agent.status("a"), "CONNECTED", within=910)
         assert logins.count == 1
+
+
+async def test_faults_that_a_starting_worker_has_read_are_ended_in_it(agent, eventually):
+    await connected(agent, eventually, "a")
+    await agent.fault("a", "drop", 3600)
+    before = await agent.run_of("a")
+    await agent.kill_worker("a")
+    while agent.machine.worker("a").status.run == before:  # noqa: ASYNC110 - no event tells it
+        await asyncio.sleep(0.001)
+    await agent.fault("a", "clear")
+    await agent.do("POST", "/force-reconnection/a")
+    await eventually(lambda: agent.status("a"), "CONNECTED", within=60)

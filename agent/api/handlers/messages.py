@@ -280,7 +280,7 @@ async def fault(call: Call) -> Json:
     try:
         return await _sandbox(call, "fault", {"name": name, **call.body})
     except Refused as error:
-        if (name, error.code) != ("clear", "not_running"):
+        if (name, error.code) != ("clear", "not_running") or call.view.unit.runs:
             raise
         return await asyncio.to_thread(_clear, call)
 
