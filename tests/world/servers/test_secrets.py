@@ -30,7 +30,8 @@ async def desk(tmp_path, monkeypatch):
 @pytest.fixture
 def log(tmp_path, caplog):
     """The file of all lines, as the agent writes them."""
-    caplog.set_level(logging.DEBUG)
+    for name in ("agent", "aiohttp", "asyncio"):  # the root's level is pytest's, by --log-level
+        caplog.set_level(logging.DEBUG, name)
     path = tmp_path / "agent.log"
     fd = os.open(path, os.O_CREAT | os.O_WRONLY)
     writer = LineWriter(fd, "text", to_journal=False)
