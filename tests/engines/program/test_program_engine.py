@@ -18,12 +18,7 @@ from agent.engines.program.state import Output
 from agent.engines.tasks import Tasks
 from agent.errors import WaError
 from tests.engines.program.conftest import ProgramBench
-
-
-def lives(pid: int) -> bool:
-    with suppress(OSError):
-        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
-    return False
+from tests.waiting import alive
 
 
 async def test_a_bot_that_tells_is_shown_as_it_says(bench: ProgramBench) -> None:
@@ -87,7 +82,7 @@ async def test_nothing_of_a_bot_is_left_whatever_it_does_to_hide(bench: ProgramB
     pids = [int(pid) for pid in (await bench.file("pids", lambda told: " " in told)).split()]
     await bench.until((bench.folder / "runs").exists)
     assert await bench.stop() == 0
-    assert [pid for pid in pids if lives(pid)] == []
+    assert [pid for pid in pids if alive(pid)] == []
     assert runs_of(bench.session) == []
 
 
@@ -108,7 +103,7 @@ async def test_a_bot_ends_with_a_worker_that_is_killed(bench: ProgramBench) -> N
     pid = (await link.call("probe"))["detail"]["pid"]
     assert bench.process is not None
     bench.process.send_signal(signal.SIGKILL)
-    await bench.until(lambda: not lives(pid))
+    await bench.until(lambda: not alive(pid))
 
 
 async def test_a_hung_bot_is_ended_and_started_again(bench: ProgramBench) -> None:
@@ -179,7 +174,7 @@ async def test_a_bot_whose_session_another_client_took_is_ended(bench: ProgramBe
     pid = (await link.call("probe"))["detail"]["pid"]
     await bench.tell("close", code=440)
     await bench.is_now("DISCONNECTED", "conflict")
-    await bench.until(lambda: not lives(pid))
+    await bench.until(lambda: not alive(pid))
     answer = await link.call("probe")
     assert (answer["claim"]["reason"], answer["detail"]) == ("conflict", {"program": False})
 
