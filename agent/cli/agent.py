@@ -255,7 +255,6 @@ def _refuse_foreign(program: Path) -> None:
     paths |= {path.resolve() for path in paths}
     paths |= {folder for path in paths for folder in path.parents}
     for path in sorted(filter(os.path.lexists, paths)):
-        status = path.lstat()
-        if status.st_uid or (not path.is_symlink() and status.st_mode & 0o022):
+        if (status := path.lstat()).st_uid or (not path.is_symlink() and status.st_mode & 0o022):
             words = f"cannot install units: not only root may change {path}"
             raise errors.Refused(words, code="not_only_roots")

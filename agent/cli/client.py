@@ -74,9 +74,8 @@ class AgentSaidNo(WaError):
 
     def __init__(self, status: int, body: bytes, asked: str = "") -> None:
         """`asked`: what named the agent's address, told where it refuses the key."""
-        error = _object(body) or {}
-        message = str(error.get("message", f"the agent answered {status}"))
-        message += asked if status in (401, 403) else ""
+        error, more = _object(body) or {}, asked if status in (401, 403) else ""
+        message = f"{error.get('message', f'the agent answered {status}')}{more}"
         super().__init__(message, field=error.get("field"), code=error.get("error", "internal"))
         self.exit_status = _EXITS.get(status, 1)
 
@@ -111,10 +110,9 @@ class Client:
 
     def request(self, method: str, path: str, body: Body = None, **headers: str) -> dict[str, Any]:
         with self.exchange(method, path, body, **headers) as response:
-            answer = _object(response.read(_LARGEST))
-        if answer is None:
-            raise WaError("cannot read the agent's answer: it is not a JSON object")
-        return answer
+            if (answer := _object(response.read(_LARGEST))) is not None:
+                return answer
+        raise WaError("cannot read the agent's answer: it is not a JSON object")
 
     @contextmanager
     def exchange(
@@ -147,9 +145,9 @@ class Client:
             connection.sock = connection.sock or self._connect()
             connection.sock.settimeout(_LONGEST)
             try:
-                connection.request(method, path, raw, sent)
-            except (BrokenPipeError, ConnectionResetError):
-                pass  # an agent that refuses does so before it has read all: its answer counts
+                # An agent that refuses does so before it has read all: its answer counts.
+                with suppress(BrokenPipeError, ConnectionResetError):
+                    connection.request(method, path, raw, sent)
             except ValueError:  # which quotes the header
                 named = "a key (WA_AGENT_KEY, --key or --idempotency-key)"
                 words = f"{named} has a character that no header of HTTP can have"
@@ -217,9 +215,12 @@ def write_checked(response: "HTTPResponse", target: Path, announced: str) -> tup
 @contextmanager
 def whole_file(target: Path) -> Iterator[IO[bytes]]:
     """A file to write into, for its owner alone: it appears when it is written whole."""
+    was_there = os.path.lexists(target)
     try:
         with replacing(target) as file:
             yield file
+            if os.path.lexists(target) and not was_there:
+                raise Refused(f"cannot write {target}: it exists by now", field="file")
     except OSError as error:
         raise WaError(f"cannot write {target}: {error.strerror or error}") from error
 

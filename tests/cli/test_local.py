@@ -13,8 +13,9 @@ import pytest
 from rich.console import Console
 
 from agent.__main__ import main
-from agent.cli.client import checkout, config_path, socket_candidates
+from agent.cli.client import checkout, config_path, socket_candidates, whole_file
 from agent.cli.command import Table, clean, fitted, run, shown
+from agent.errors import Refused
 from tests.cli.conftest import elsewhere
 from tests.full import fill
 
@@ -173,6 +174,13 @@ def test_the_agent_is_looked_for_where_it_may_be(
     if os.geteuid() == 0:
         os.chown(elsewhere / ".state" / "api.sock", 12345, 12345)
         assert elsewhere / ".state" / "api.sock" not in socket_candidates({})
+
+
+def test_a_file_that_came_meanwhile_is_kept(tmp_path: Path) -> None:
+    with pytest.raises(Refused, match="exists by now"), whole_file(tmp_path / "x") as file:
+        file.write(b"new")
+        (tmp_path / "x").write_bytes(b"another's")
+    assert [it.read_bytes() for it in tmp_path.iterdir()] == [b"another's"]
 
 
 def test_a_named_configuration_wins() -> None:
