@@ -19,7 +19,7 @@ from agent import clock, errors, files, log
 from agent.backends.backend import Look, Seat
 from agent.backends.evolution_calls import EvolutionCalls, Live, folder_name
 from agent.backends.evolution_session import EvolutionSession
-from agent.backends.http import Http, ServerDown, cannot, read_json
+from agent.backends.http import Http, ServerDown, cannot, naming, read_json
 from agent.config.config import BackendDeclaration
 from agent.core.words import Address, RemoteSession, ServerClaim
 from agent.engines import base, tasks, whatsapp
@@ -468,15 +468,13 @@ class Session:
 
     def _write(self, contents: Mapping[str, bytes | None]) -> None:
         """None removes a file. EngineError if a file cannot be written: delete nothing then."""
-        try:
+        with naming(f"write {self.folder}", "backup_failed"):
             files.make_folder(self.folder)
             for name, content in contents.items():
                 if content is not None:
                     files.write_whole(self.folder / name, content)
                 else:
                     (self.folder / name).unlink(missing_ok=True)
-        except OSError as error:
-            raise cannot(f"write {self.folder}", f"{error.strerror}", "backup_failed") from error
 
     def read(self) -> dict[str, Any]:
         return read_json(self.folder / "removal.json")

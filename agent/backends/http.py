@@ -11,8 +11,8 @@ import os
 import re
 import ssl
 import time
-from collections.abc import Mapping
-from contextlib import nullcontext, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,15 @@ class ServerDown(EngineError):
 
 def cannot(what: str, cause: str, code: str) -> EngineError:
     return EngineError(f"cannot {what}: {cause}", code=code)
+
+
+@contextmanager
+def naming(what: str, code: str = "files") -> Iterator[None]:
+    """An OSError becomes an error that names what was tried."""
+    try:
+        yield
+    except OSError as error:
+        raise cannot(what, (error.strerror or type(error).__name__).lower(), code) from error
 
 
 @dataclass(frozen=True, slots=True)

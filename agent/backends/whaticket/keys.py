@@ -27,7 +27,7 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from agent import errors, files
-from agent.backends.http import cannot
+from agent.backends.http import cannot, naming
 from agent.backends.whaticket.contract import BackendSettings, is_safe
 from agent.config.config import BackendDeclaration
 from agent.engines.baileys.peer_keys import mappings_of, owns, user_of, with_mapped
@@ -215,16 +215,6 @@ class FolderKeys:
                 with files.replacement(fd, record.name, mode=record.mode) as file:
                     file.write(record.content)
                     os.fchown(file.fileno(), record.uid, record.gid)
-
-
-@contextmanager
-def naming(what: str) -> Iterator[None]:
-    """An OSError becomes an error that names what was tried."""
-    try:
-        yield
-    except OSError as error:
-        cause = (error.strerror or type(error).__name__).lower()
-        raise cannot(what, cause, "files") from error
 
 
 @contextmanager

@@ -55,10 +55,10 @@ from pathlib import Path
 from typing import Any
 
 from agent import files, logfiles
-from agent.backends.http import ServerDown, read_json
+from agent.backends.http import ServerDown, naming, read_json
 from agent.backends.whaticket.calls import NOTHING, DownAndUp, Owners, WhaticketCalls
 from agent.backends.whaticket.contract import BackendSettings, is_safe
-from agent.backends.whaticket.keys import SessionKeys, naming, open_keys
+from agent.backends.whaticket.keys import SessionKeys, open_keys
 from agent.backends.whaticket.logs import open_logs
 from agent.config.config import BackendDeclaration, with_secrets
 from agent.core import crypto, crypto_patterns, model
@@ -169,8 +169,7 @@ async def run_round(
         if not (state := read_json(path)) and path.exists():
             cause = "it names what a round took down: look whether each session is connected"
             return [f"cannot read {path}, which is damaged; {cause}, and remove it"], BAD_STATE
-        keys = open_keys(declared, folder / "removed")
-        round = Round(path, calls, keys, policy, **state)
+        round = Round(path, calls, open_keys(declared, folder / "removed"), policy, **state)
         if await round.read():
             await round.repair(wanted, interrupted)
         return round.sentences or ["nothing needs a repair"], round.status
