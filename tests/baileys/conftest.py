@@ -39,8 +39,7 @@ class Bed:
         return self.folder / "7"
 
     async def pair(self, account: str = ACCOUNT, id: str = "7") -> None:
-        qr = await self.eventually(lambda: self.server.qr(id), within=60)
-        self.whatsapp.scan(qr, account)
+        self.whatsapp.scan(await self.eventually(lambda: self.server.qr(id), within=60), account)
         await self.settled(id)
 
     async def settled(self, id: str = "7") -> None:

@@ -103,8 +103,7 @@ async def test_damaged_records_that_no_log_line_names_are_found_and_the_client_r
     with bed.log.open("a") as log:
         log.write("Session error:Error: Bad MAC Error: Bad MAC\n    at x (y.js)\n\n" * 5)
     before = bed.files()
-    said = run_round(bed)
-    assert "recovered" in said
+    assert "recovered" in run_round(bed)
     await bed.connected()
     assert bed.codes_shown() == 1
     assert set(before) - set(bed.files()) == {session.name, group.name}

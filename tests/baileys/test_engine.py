@@ -80,8 +80,7 @@ async def code(bed: Bed, task: Task) -> Qr:
 async def test_a_real_session_is_paired_broken_and_repaired_by_the_engine(
     bed: Bed, task: Task
 ) -> None:
-    qr = await code(bed, task)
-    bed.whatsapp.scan(qr.text, ACCOUNT)
+    bed.whatsapp.scan((await code(bed, task)).text, ACCOUNT)
     await bed.settled()
     assert await task.status() is ConnectionStatus.CONNECTED
     await bed.pair(OTHER_ACCOUNT, "8")
@@ -131,8 +130,7 @@ async def test_a_pairing_given_up_shows_a_new_code_and_is_kept_aside(bed: Bed, t
     assert await task.status() is ConnectionStatus.DISCONNECTED
 
     await task.session.renew(confirmed=True)
-    qr = await code(bed, task)
-    bed.whatsapp.scan(qr.text, ACCOUNT)
+    bed.whatsapp.scan((await code(bed, task)).text, ACCOUNT)
     await bed.settled()
     assert await task.status() is ConnectionStatus.CONNECTED
     assert task.kept("creds.json") == creds

@@ -19,8 +19,7 @@ async def test_a_workers_last_lines_and_its_figures_are_shown_when_its_page_is_r
         found: dict[str, Any] = await agent.do("GET", "/api/instance/sales/worker-lines")
         return found if any("CONNECTED" in line for line in found["lines"]) else {}
 
-    found = await eventually(last_lines)
-    assert found["command"].startswith("tail -n 60 ")
+    assert (await eventually(last_lines))["command"].startswith("tail -n 60 ")
     shown = await agent.do("GET", "/api/instance/sales/details")
     assert shown["memory_bytes"] > 1 << 20
     assert shown["cpu_seconds"] is not None
