@@ -18,7 +18,7 @@ from agent.fleet import trying
 from agent.fleet.etcd import Etcd, Get, Put
 from agent.fleet.records import Claim, Fleet, Halt, Keys, Machine, Session, decoded, encoded
 from tests.conftest import Eventually
-from tests.daemon.conftest import AgentClient, RunningAgent, cli, make_agent, workers_in
+from tests.daemon.conftest import AgentClient, RunningAgent, cli, done, make_agent, workers_in
 from tests.fleet.members import Members, members, needs_etcd
 from tests.waiting import alive, connected
 
@@ -88,7 +88,7 @@ async def test_a_session_runs_with_its_machines_lease_only(
         pid = await agent.pid("s")
         # etcd stops: the worker ends by itself, and begins again with the next lease.
         await eventually(lambda: is_well(agent))
-        assert (await cli(agent, "fleet", "status"))[0] == 0
+        await done(agent, "fleet", "status")
         etcd.signal("m0", signal.SIGSTOP)
         await eventually(lambda: not alive(pid), within=FLEET.usable + 2)
         await eventually(lambda: reason(agent, "s"), "no_lease")
@@ -188,7 +188,7 @@ async def is_accepted(a: RunningAgent, b: RunningAgent, store: Etcd, within: Eve
     await within(lambda: record(store, KEYS.claims + "a", Claim))
     code, said = await cli(b, "fleet", "drain")
     assert (code, "is kept, but no session moves yet: halted" in said) == (75, True)
-    assert (await cli(b, "fleet", "undrain"))[0] == 0
+    await done(b, "fleet", "undrain")
     assert (await cli(a, "fleet", "accept"))[1].split()[-4:] == ["s", "a", "t", "b"]
     await within(lambda: a.status("s"), "CONNECTED", within=3 * FLEET.ttl)
     await within(lambda: b.status("t"), "CONNECTED", within=3 * FLEET.ttl)
@@ -196,7 +196,7 @@ async def is_accepted(a: RunningAgent, b: RunningAgent, store: Etcd, within: Eve
     await a.kill()
 
     await within(lambda: says(b, "it is lost"))
-    assert (await cli(b, "fleet", "forget", "a", "--yes"))[0] == 0
+    await done(b, "fleet", "forget", "a", "--yes")
     assert " forgotten " in (await cli(b, "fleet", "status"))[1]
 
 
@@ -215,6 +215,7 @@ async def test_an_ordered_stop_keeps_its_leases_until_all_is_saved(
         assert (await stop, "lease of its machine ended" in agent.log.read_text()) == (0, False)
         assert (await record(store, KEYS.machine("a"), Machine)).released
         # The next one needs not wait.
+        agent.first = ""
         await agent.start()
         await eventually(lambda: agent.status("s"), "CONNECTED", within=FLEET.ttl)
 

@@ -21,7 +21,7 @@ from agent.fleet.forward import HEADER
 from agent.fleet.peers import NAME, OWNER
 from agent.fleet.records import Session, encoded
 from tests.conftest import Eventually
-from tests.daemon.conftest import RunningAgent, cli, make_agent
+from tests.daemon.conftest import RunningAgent, cli, done, make_agent
 from tests.fleet.members import Members
 from tests.fleet.test_agents import KEYS, NEW, etcd, in_fleet, is_well, its, reason, says, store_of
 from tests.ports import free_port
@@ -51,7 +51,7 @@ async def test_a_session_goes_on_with_its_copy(
         account = (await a.show("s"))["account"]
         await a.do("POST", "/api/instance/s/stop")
         await eventually(lambda: a.pid("s"), 0)
-        assert (await cli(a, "send", "s", PEER, "hello", "--wait", 0))[0] == 0
+        await done(a, "send", "s", PEER, "hello", "--wait", 0)
         await a.stop()
         beside = Beside(root := a.state / "sessions", a.state / "outbox.db")
         (it := root / "s/instance.json").write_text(it.read_text().replace('boot": "', 'boot": "x'))
@@ -122,7 +122,7 @@ async def test_a_machine_takes_over_and_gives_back(
         await eventually(lambda: is_well(b))
         assert "cannot go on with it" not in a.log.read_text()
         # Its machine is to be empty.
-        assert (await cli(a, "fleet", "drain"))[0] == 0
+        await done(a, "fleet", "drain")
         await eventually(lambda: is_up(b, account))
         assert " drained " in (await cli(b, "fleet", "status"))[1]
         assert [(await a.ask(*NEW))[0], (await cli(a, "fleet", "undrain"))[0]] == [409, 0]
