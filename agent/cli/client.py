@@ -219,8 +219,9 @@ def whole_file(target: Path) -> Iterator[IO[bytes]]:
     try:
         with replacing(target) as file:
             yield file
-            if os.path.lexists(target) and not was_there:
-                raise Refused(f"cannot write {target}: it exists by now", field="file")
+            if not was_there:
+                file.flush()  # a full disk is told before the place is taken
+                target.touch(0o600, exist_ok=False)  # of several commands at once, one takes it
     except OSError as error:
         raise WaError(f"cannot write {target}: {error.strerror or error}") from error
 

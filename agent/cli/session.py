@@ -289,10 +289,9 @@ def draw_code(client: Client, id: str) -> tuple[str, str]:
     """The code in this terminal's colours, and its number."""
     with client.exchange("GET", f"/api/instance/{id}/qr", Accept="text/plain") as response:
         drawing = response.read().decode("utf-8", "replace")
-        number = response.headers.get("X-Qr-Number", "")
     if sys.stdout.isatty():  # white on black in every terminal: a scanner needs the contrast
         drawing = "".join(f"\x1b[97;40m{line}\x1b[0m\n" for line in drawing.splitlines())
-    return drawing, number
+    return drawing, response.headers.get("X-Qr-Number", "")
 
 
 def send(options: Options) -> int:

@@ -6,7 +6,10 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
+from threading import Barrier
 from unittest.mock import Mock
 
 import pytest
@@ -15,7 +18,7 @@ from rich.console import Console
 from agent.__main__ import main
 from agent.cli.client import checkout, config_path, socket_candidates, whole_file
 from agent.cli.command import Table, clean, fitted, run, shown
-from agent.errors import Refused
+from agent.errors import WaError
 from tests.cli.conftest import elsewhere
 from tests.full import fill
 
@@ -176,11 +179,19 @@ def test_the_agent_is_looked_for_where_it_may_be(
         assert elsewhere / ".state" / "api.sock" not in socket_candidates({})
 
 
-def test_a_file_that_came_meanwhile_is_kept(tmp_path: Path) -> None:
-    with pytest.raises(Refused, match="exists by now"), whole_file(tmp_path / "x") as file:
-        file.write(b"new")
-        (tmp_path / "x").write_bytes(b"another's")
-    assert [it.read_bytes() for it in tmp_path.iterdir()] == [b"another's"]
+def test_of_files_written_to_one_new_place_at_once_one_stays(tmp_path: Path) -> None:
+    written = Barrier(4)
+
+    def write(text: bytes) -> bytes | None:
+        with suppress(WaError), whole_file(tmp_path / "x") as file:
+            file.write(text)
+            written.wait(20)
+            return text
+        return None
+
+    with ThreadPoolExecutor(4) as pool:
+        said = [it for it in pool.map(write, [b"a", b"b", b"c", b"d"]) if it]
+    assert [it.read_bytes() for it in tmp_path.iterdir()] == said
 
 
 def test_a_named_configuration_wins() -> None:

@@ -221,8 +221,7 @@ async def test_a_rebuild_that_was_killed_is_done_again(written, run_child, open_
     before = written.read_bytes()
     written.with_name("agent.db-wal").write_bytes(b"its log")
     run_child(OPEN, written, failpoint=f"{point}:kill")
-    store = await open_store(written)
-    assert not await store.instances()
+    assert not await (await open_store(written)).instances()
     (kept,) = written.parent.glob("agent.db.damaged-*Z")
     assert kept.read_bytes() == before
     assert not list(written.parent.glob("*.new*"))
@@ -231,8 +230,7 @@ async def test_a_rebuild_that_was_killed_is_done_again(written, run_child, open_
 async def test_a_first_start_that_was_killed_leaves_no_half_database(path, run_child, open_store):
     run_child(OPEN, path, failpoint="mid_migration:kill")
     assert not path.exists()
-    store = await open_store(path)
-    assert store.rebuilt_from == ()
+    assert (await open_store(path)).rebuilt_from == ()
 
 
 async def test_f44_a_database_without_rights_names_its_owner(as_nobody):

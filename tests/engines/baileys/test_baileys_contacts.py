@@ -20,8 +20,7 @@ def test_the_store_refuses_a_contacts_strange_keys_alone_and_says_so_ever_more_s
     told = json.loads(
         run_node(HERE / "store_names.mjs", find_packages(cache), tmp_path / "session")
     )["told"]
-    counts = [event["count"] for event in told]
-    assert counts == [1, 1, 10, 100]
+    assert [event["count"] for event in told] == [1, 1, 10, 100]
     assert {path.parent for path in tmp_path.glob("**/*.json")} == {tmp_path / "session"}
 
 

@@ -161,8 +161,7 @@ async def test_each_kind_of_message_is_a_record_of_its_own_fields(
     where = {"latitude": -33.86, "longitude": 151.21, "name": "Office", "address": "Quay 1"}
     assert by_id["M7"]["location"] == where
     assert by_id["M8"]["contacts"] == [{"name": "Ann", "vcard": card}]
-    asked = {"question": "lunch?", "options": ["yes", "no"], "several": False}
-    assert by_id["M9"]["poll"] == asked
+    assert by_id["M9"]["poll"] == {"question": "lunch?", "options": ["yes", "no"], "several": False}
 
 
 async def test_what_happens_to_messages_is_a_record_by_event_and_the_same_one_by_comparison(

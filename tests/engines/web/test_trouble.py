@@ -53,8 +53,7 @@ async def test_a_phone_number_gets_a_pairing_code(bench: Bench, stand_in: StandI
     assert len(told["code"]) == 8 and told["expires_in"] > 60
     await bench.until(lambda: stand_in.page().link_code == told["code"])
     stand_in.enter_code(told["code"])
-    claim = await bench.claimed(Status.CONNECTED)
-    assert claim.account == ACCOUNT
+    assert (await bench.claimed(Status.CONNECTED)).account == ACCOUNT
     with pytest.raises(EngineError) as caught:
         await link.call("command", {"name": "pairing_code", "arguments": {"phone": ACCOUNT}})
     assert caught.value.code == "not_waiting"
@@ -67,8 +66,7 @@ async def test_a_passkey_that_the_page_asks_for_is_reported_and_not_answered(
     await bench.claimed(Status.QR_REQUIRED)
     stand_in.passkey = "ask"
     stand_in.scan(ACCOUNT)
-    claim = await bench.claimed(Status.QR_REQUIRED, "passkey_required")
-    assert not claim.paired
+    assert not (await bench.claimed(Status.QR_REQUIRED, "passkey_required")).paired
     heard = stand_in.page().received
     await bench.until(lambda: heard[-1]["do"].startswith("passkey_"))
     assert heard[-1] == {"do": "passkey_refused", "why": "NotAllowedError"}

@@ -125,8 +125,7 @@ async def test_what_is_no_worker_of_this_folder_is_not_adopted(open_host, killed
         tmp_path / "run/good", tmp_path / "copy/good", ignore=lambda *_: ["notify", "link.sock"]
     )
     assert await (await open_host(run_dir=tmp_path / "copy")).list() == {}
-    host = await open_host()
-    assert list(await host.list()) == ["good"]
+    assert list(await (await open_host()).list()) == ["good"]
 
 
 async def test_a_worker_of_a_renamed_state_folder_gives_way_to_another(
