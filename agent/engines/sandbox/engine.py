@@ -16,7 +16,7 @@ from agent.core.words import PASSKEY_REQUIRED, Claim, ConnectionStatus, Happenin
 from agent.engines.base import ProbeAnswer, Qr, Reporter
 from agent.engines.sandbox import rules, server
 from agent.engines.tasks import Tasks, cancel, runs
-from agent.errors import EngineError, InvalidRequest
+from agent.errors import EngineError, InvalidRequest, cause_of
 
 UNREADABLE = "session_unreadable"
 NOT_READ = rules.SessionFile("")
@@ -40,7 +40,8 @@ class SavedSession:
             raise
         except OSError as error:
             # Not damage: a matter of rights must not cost the session.
-            raise EngineError(f"cannot read the session: {error}", code=UNREADABLE) from error
+            why = f"cannot read {self.folder / rules.NAME}: {cause_of(error)}"
+            raise EngineError(why, code=UNREADABLE) from error
         if session is None:
             self._write(rules.SessionFile(os.urandom(8).hex()))
         else:
@@ -51,10 +52,10 @@ class SavedSession:
         self._write(self.now._replace(paired=True, account=account))
 
     def unpair(self) -> None:
-        """In memory; a `save` follows. The other side forgets us whatever our disk does."""
+        """On the disk first: a disk that takes no writes ends no pairing."""
         if self.now is NOT_READ:
             raise EngineError("cannot use the session: its file was not read", code="no_session")
-        self.now = self.now._replace(paired=False, account="")
+        self._write(self.now._replace(paired=False, account=""))
 
     def save(self) -> None:
         """Write what is known; what could not be read is left as it is, for the vault."""
@@ -150,10 +151,7 @@ class SandboxEngine:
     async def logout(self) -> None:
         self._saved.unpair()
         await self.hang_up()
-        try:
-            self._saved.save()
-        finally:
-            self._tell(Status.DISCONNECTED, "logout")
+        self._tell(Status.DISCONNECTED, "logout")
 
     async def regenerate_keys(self, peers: list[str]) -> None:
         await self._server.lag()

@@ -59,7 +59,8 @@ def saving(what: str, kind: type[Exception] = OSError, where: str = "") -> Itera
     try:
         yield
     except kind as error:
-        raise errors.EngineError(f"cannot {what}{where}: {error}", code="save_failed") from error
+        why = f"cannot {what}{where}: {errors.cause_of(error)}"
+        raise errors.EngineError(why, code="save_failed") from error
 
 
 class SessionDamagedError(Exception):

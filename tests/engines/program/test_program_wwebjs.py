@@ -96,8 +96,7 @@ async def test_the_librarys_own_example_runs_without_a_change(
     await bench.happens(emit=["message", asks])
     await bench.until(lambda: bool(bench.sent()))
     assert bench.sent()[-1].items() >= {"chat": peer, "content": "pong"}.items()
-    pid = (await link.call("probe"))["detail"]["pid"]
-    os.kill(pid, signal.SIGKILL)
+    os.kill((await link.call("probe"))["detail"]["pid"], signal.SIGKILL)
     await bench.is_now("DISCONNECTED", "program_ended")
     await link.call("connect")
     await bench.happens(state="CONNECTED", info={"wid": {"user": "5511900000001"}}, emit=["ready"])
