@@ -93,11 +93,9 @@ def _greet(state: Path, listen: str) -> None:
                 greeting = f"{code}Scan it:    {command} sandbox scan {INSTANCE}"
             elif status == "CONNECTED":
                 greeting = f"The instance {INSTANCE} is connected; its session was restored."
-    print(greeting)
     no_http = f"No HTTP yet: another program has {listen}; another port: --listen 127.0.0.1:PORT"
-    print(no_http if taken else f"Dashboard:  http://{listen}/")
-    print(f"Look:       {command} list")
-    print("Stop:       Ctrl+C", flush=True)
+    print(greeting, no_http if taken else f"Dashboard:  http://{listen}/", sep="\n")
+    print(f"Look:       {command} list\nStop:       Ctrl+C", flush=True)
 
 
 def given_settings(options: Options) -> dict[str, str]:
@@ -136,8 +134,10 @@ def check_config(options: Options) -> int:
         cure = "write that file, or give the key another one; the agent must be able to read it"
         raise errors.ConfigError(f"{error}; {cure}", field=error.field) from error
     part.check_kinds(read)
-    warnings = [*read.warnings]
-    with suppress(OSError):
+    warnings, keys = [*read.warnings], read.agent.state_path / "fleet"
+    with suppress(OSError):  # not here yet, or closed to this user
+        if "https:" in str(read.rows.get("fleet")) and not any(keys.glob("*.pem")):
+            warnings.append(f"[fleet] store is https, without {keys}/*.pem: wa-agent fleet join")
         ids |= {it.name for it in read.session_root.iterdir()}
     for hook in hooks:
         for id in (it for it in hook.instances if it not in ids and {*"*?"}.isdisjoint(it)):

@@ -54,7 +54,7 @@ def doctor(options: Options) -> int:
         findings.append(ok(f"{path or 'the defaults'}: good", check="config"))
     except errors.ConfigError as error:  # the other checks run on the defaults
         findings.append(wrong(str(error), "correct it: wa-agent config check", check="config"))
-    findings += [note(it, "unset it if not meant", check="environment") for it in config.warnings]
+    findings += [note(it, "correct it, or unset it", check="config") for it in config.warnings]
     if not (client.url or named):
         # The agent of these settings, not the first one that answers.
         client = Client(sockets=(config.api_socket,))
@@ -165,8 +165,7 @@ def state(here: Installation) -> Iterator[Finding]:
     with suppress(OSError):  # closed to this user or missing: then it is not open to every user
         private += map(Path, os.scandir(sessions))
     if bad := [f"{path} ({mode:04o})" for path in private if (mode := _open_to_all(path))]:
-        more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
-        yield wrong(f"open to every user: {', '.join(bad[:5])}{more}")
+        yield wrong(f"{len(bad)} are open to every user: {', '.join(bad[:5])}")
     else:
         yield ok(f"{folder} is closed to others")
 
@@ -189,11 +188,10 @@ def show_units(properties: str, units: Iterable[str]) -> list[dict[str, str]]:
     return [dict(it.split("=", 1) for it in one.splitlines() if "=" in it) for one in blocks]
 
 
-def _run(command: list[str]) -> str:
+def _run(argv: list[str]) -> str:
     """The output of a program; "" where it cannot run."""
     with suppress(OSError, subprocess.SubprocessError):
-        done = subprocess.run(command, capture_output=True, text=True, timeout=15, check=False)
-        return done.stdout
+        return subprocess.run(argv, capture_output=True, text=True, timeout=15, check=False).stdout
     return ""
 
 
@@ -217,11 +215,10 @@ def kernel(_: Installation) -> Iterator[Finding]:
 def unit_memory(here: Installation) -> Iterator[Finding]:
     """Sessions that the kernel ends before the memory is used that their settings grant."""
     try:
-        local = {it["id"] for it in here.client.instances() if not it["backend"]}
         report = here.client.get("/api/memory/report")["instances"]
     except errors.WaError:
         return  # the check `agent` reports it
-    limits = {units.INSTANCES.unit(id): report[id]["memoryLimit"] for id in local & {*report}}
+    limits = {units.INSTANCES.unit(id): row["memoryLimit"] for id, row in report.items()}
     for row in show_units("Id,MemoryMax", limits) if limits else ():
         unit, most = row.get("Id", ""), row.get("MemoryMax", "")
         if most.isdigit() and (limit := limits.get(unit) or 0) > int(most):

@@ -319,6 +319,9 @@ class Declaration(msgspec.Struct, frozen=True):
     settings: dict[str, Value | dict[str, Any]] = {}
 
 
+Made = model.Instance | Declaration
+
+
 @dataclass(frozen=True)
 class Config:
     """The whole of agent.toml, checked. The section's name is the table's name. Without slots:
@@ -344,8 +347,8 @@ class Config:
     rows: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     """The rows of each table that a room brings, by the table's name."""
     warnings: tuple[str, ...] = field(default=(), compare=False)
-    """A sentence for each environment variable that no backend takes. That is no error: on a
-    machine it may well be meant for another program."""
+    """A sentence for each environment variable that no backend takes, which may well be meant for
+    another program, and for each of `unmade`."""
 
     @cached_property
     def health_policy(self) -> HealthPolicy:
@@ -356,6 +359,15 @@ class Config:
     @cached_property
     def crypto_patterns(self) -> tuple[CryptoPattern, ...]:
         return tuple(own_pattern(entry) for entry in self.crypto.patterns)
+
+    @property
+    def unmade(self) -> Iterator[str]:
+        """Why declared instances are not made; a start goes on without them."""
+        for row in self.instance:
+            try:
+                check_declared(self, row, self.instance)
+            except (InvalidRequest, Refused) as error:
+                yield str(error)
 
     @property
     def session_root(self) -> Path:
@@ -452,9 +464,7 @@ def declared_for(config: Config, instance: model.Instance) -> Mapping[str, Any]:
     return {"program": {key: list(it) if isinstance(it, tuple) else it for key, it in values}}
 
 
-def check_declared(
-    config: Config, instance: model.Instance, others: Iterable[model.Instance] = ()
-) -> None:
+def check_declared(config: Config, instance: Made, others: Iterable[Made] = ()) -> None:
     """InvalidRequest where it names a program that is not there; Refused where one of the others
     has its session at the same place."""
     if instance.engine != "program":
@@ -462,27 +472,26 @@ def check_declared(
     if (row := _program(config, instance)) is None:
         names = ", ".join(it.name for it in config.rows.get("program", ())) or "none"
         named = str(instance.settings.get("program", ""))
-        words = f"cannot use program {named!r:.60}: agent.toml has no such [[program]]"
-        cause = f"{words}; declared: {names}"
+        words = f"cannot run {instance.id} as program {named!r:.60}: agent.toml has no such"
+        cause = f"{words} [[program]]; declared: {names}"
         raise InvalidRequest(cause, field="settings.program", code="unknown_program")
     place = _place(config, instance)
     others = (other for other in others if other.id != instance.id)
     twins = (other.id for other in others if _place(config, other)[1:] == place[1:])
     if place and (twin := min(twins, default="")):
         why = f"cannot run {instance.id} as program {row.name}: {twin} has its session at the same"
-        why = f"{why} place, {place[0]}, and one session must not run twice; give each a place of"
-        why = f"{why} its own ([[program]] {row.name} in agent.toml)"
+        why += f" place, {place[0]}; give each one of its own ([[program]] {row.name})"
         raise Refused(why, field="settings.program", code="session_shared")
 
 
-def _place(config: Config, instance: model.Instance) -> tuple[str, ...]:
+def _place(config: Config, instance: Made) -> tuple[str, ...]:
     """Where its program keeps the session; () = each has a place of its own."""
     from agent.moving.programs import place_of
 
     return place_of(row) if (row := _program(config, instance)) else ()
 
 
-def _program(config: Config, instance: model.Instance) -> Any:
+def _program(config: Config, instance: Made) -> Any:
     rows = config.rows.get("program", ()) if instance.engine == "program" else ()
     return next((row for row in rows if row.name == instance.settings.get("program")), None)
 

@@ -72,16 +72,15 @@ def _declared_faults(config: Config) -> Iterator[Fault]:
             remote = find_engine(row.engine).remote
             check_settings(row.engine, row.settings)
         except ConfigError as error:
-            named = f"{key}.settings.{error.field}", f"{key}.settings", key
-            yield (f"{key}.engine",) if error.field == "engine" else named, str(error)
+            inner = "" if error.field == "engine" else "settings."
+            yield (f"{key}.{inner}{error.field}",), str(error)
             continue
         place = str(row.settings.get("backend", ""))
         session = place, row.settings.get("remote") or row.id
         if remote and kinds.get(place) != row.engine:
             known = ", ".join(name for name, kind in kinds.items() if kind == row.engine)
             cause = f"engine {row.engine} needs the name of a [[backend]] of its kind there"
-            named = f"{key}.settings.backend", f"{key}.settings", key
-            yield named, f"{cause}; declared: {known or 'none'}"
+            yield (f"{key}.settings.backend",), f"{cause}; declared: {known or 'none'}"
         if remote and (twin := taken.setdefault(session, row.id)) != row.id:
             yield (f"{key}.settings.remote",), f"{twin} already has that session of backend {place}"
 
@@ -162,10 +161,10 @@ def load_config(
     if isinstance(warn := memory.get("warn"), int | float):
         # A first limit above the second one's default raises that as well.
         memory.setdefault("critical", max(warn, all_tables()["memory"].plain.critical))
-    config = replace(_build(source), warnings=warnings)
+    config = _build(source)
     if faults := source.faults or [*map(source.blame, find_faults(config))]:
         raise ConfigError("; ".join(map(str, faults)), field=faults[0].field)
-    return config
+    return replace(config, warnings=(*warnings, *config.unmade))
 
 
 @dataclass(frozen=True, slots=True)
@@ -411,13 +410,8 @@ def add_rows(path: Path, lines: str, *, env: Mapping[str, str], what: str) -> No
     """For the person who gave the command: the agent itself never writes that file. Adds `lines`,
     which begin with a [[table]], at the end; every other line stays, and what an editor writes
     meanwhile is not lost. `what` is for errors. The file stays as it is where the agent could not
-    use the old or the new one."""
+    use the new one."""
     doing = f"cannot {what} {path}"
-    try:
-        load_config(path, env)
-    except ConfigError as error:
-        cure = "correct the file first: wa-agent config check"
-        raise Refused(f"{doing}: {error}; {cure}", code="config_wrong") from None
     try:
         text = path.read_text(encoding="utf-8-sig")
         more = ("" if text.endswith("\n") else "\n") + f"\n{lines}"

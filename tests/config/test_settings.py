@@ -105,9 +105,9 @@ def test_a_file_changes_what_it_names_and_nothing_else(load):
          "agent.session_storage_path", 2, "separate folders"),
         *((EVO + f"[[instance]]\nid='a'\n{rest}", f"instance[0].{key}", 8 + rest.count("\n"), cause)
           for rest, key, cause in (
-              ("engine='whaticket'\nsettings={backend='evo'}", "settings", "declared: none"),
-              ("engine='evolution'\nsettings={backend='e'}", "settings", "declared: evo"),
-              ("engine='sandbox'\nsettings={backend='evo'}", "settings", "unknown"),
+              ("engine='whaticket'\nsettings={backend='evo'}", "settings.backend", ": none"),
+              ("engine='evolution'\nsettings={backend='e'}", "settings.backend", "declared: evo"),
+              ("engine='sandbox'\nsettings={backend='evo'}", "settings.backend", "unknown"),
               ("engine='x'\nenabeld=true", "enabeld", ""),
               ("engine='x'\nenabled=1", "enabled", "it must be true or false"),
               ("engine='x'\nsettings={at=[2026-01-01]}", "settings", ""),

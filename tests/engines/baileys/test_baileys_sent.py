@@ -74,6 +74,5 @@ async def test_a_contact_that_asks_after_a_kill_gets_the_message_again(bench: Be
     await ask_again(bench, id, **{"from": by_number(PEER)})
     await bench.until(lambda: heard(bench, PEER, id) == had + 1)
     assert heard(bench, OTHER, id) == 0, "as before, only who was sent it"
-    copies = bench.folder.parent / COPIES
-    assert stat.S_IMODE(copies.stat().st_mode) == 0o600
+    assert stat.S_IMODE((bench.folder.parent / COPIES).stat().st_mode) == 0o600
     assert not any(path.name == COPIES for path in bench.folder.rglob("*"))
