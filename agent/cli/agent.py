@@ -199,6 +199,9 @@ def add_key(options: Options) -> int:
     except OSError as error:
         options.ask(f"DELETE /api/keys/{made['id']}")
         raise OSError(f"{errors.cause_of(error)}; the key that no one saw is revoked") from error
+    known = {f"instance:{it['id']}" for it in options.client.instances()}
+    for scope in {it for it in options.scope if ":" in it} - known:
+        say(f"wa-agent: {scope} opens nothing yet: there is no such instance")
     return 0
 
 

@@ -133,7 +133,8 @@ async def test_a_url_needs_a_key(cli: Cli, house: House, monkeypatch: pytest.Mon
     listed = await cli("key", "list", *socket)
     assert token not in listed.out
     key_id = listed.out.splitlines()[1].split()[0]
-    await cli("key", "add", "x", "--scope", "read", *socket)
+    added = await cli("key", "add", "x", "--scope", "instance:nobody", *socket)
+    assert "instance:nobody opens nothing yet" in added.err
     named = (("my x", "list shows"), ("x", f"names {key_id}, "), (key_id, ""), ("x", ""))
     for word, said in named:
         done = await cli("key", "revoke", word, *socket)

@@ -149,8 +149,7 @@ def test_a_changed_bit_of_a_key_is_found_without_a_note(tmp_path: Path, name: st
 
 
 def test_credentials_that_are_not_linked_yet_are_not_looked_at(tmp_path: Path) -> None:
-    creds = linked()
-    note_login(write(tmp_path, creds), "")
+    note_login(write(tmp_path, linked()), "")
     assert refused(write(tmp_path, {**linked(OTHER), "account": None})) == ""
     assert refused(tmp_path / "none") == ""
     (tmp_path / CREDS).write_text("{")

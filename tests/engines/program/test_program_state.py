@@ -57,8 +57,7 @@ def test_a_program_that_was_paired_is_so_until_a_logout() -> None:
 
 def test_failing_keys_are_counted_for_the_contact_that_a_line_names() -> None:
     heard = Heard()
-    state = ProgramState(heard)
-    output = Output(state.found_crypto, ())
+    output = Output(ProgramState(heard).found_crypto, ())
     output.feed(b"Session error:Error: Bad MAC Error: Bad MAC\n")
     output.feed(b"    at async 5511999990000.0 [as awaitable] (/x/session_cipher.js:1:2)\n")
     output.feed(b"Key used already or never filled\n")
