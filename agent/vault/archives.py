@@ -370,8 +370,7 @@ def _unpack_all(
     tick: tree.Tick,
 ) -> Arrived:
     def pieces_of(file: tree.FileEntry) -> Iterator[bytes]:
-        member = next(members, None)
-        if member is None:
+        if (member := next(members, None)) is None:
             raise refuse(f"{file.path!r:.80} is missing")
         if member.name != INNER + file.path or member.size != file.size:
             raise refuse(f"{member.name!r:.80} is not what its manifest lists next")
@@ -391,8 +390,7 @@ def _unpack_all(
 
 
 def _read_manifest(members: Iterator[Member], limits: Limits) -> snapshots.Manifest:
-    first = next(members, None)
-    if first is None or first.name != snapshots.FILE:
+    if (first := next(members, None)) is None or first.name != snapshots.FILE:
         raise refuse(f"{snapshots.FILE} does not come first")
     if first.size > LARGEST_MANIFEST:
         raise refuse(f"its manifest has {first.size} bytes")

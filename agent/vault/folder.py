@@ -45,8 +45,10 @@ def planted(verb: str, path: Path) -> errors.VaultError:
 
 def _cause_of(path: Path, error: OSError) -> tuple[str | None, str]:
     match error.errno:
-        case errno.EACCES | errno.EPERM as number:
-            return "permissions", f"{os.strerror(number).lower()}; {_blocker(path)}"
+        case errno.EACCES:
+            return "permissions", f"permission denied; {_blocker(path)}: chown or chmod it"
+        case errno.EPERM:
+            return "permissions", f"operation not permitted; {_blocker(path)}"
         case errno.EDQUOT:
             return "disk_full", "the disk quota is used up"
         case errno.ENOSPC:
