@@ -39,7 +39,7 @@ OCTETS = "application/octet-stream"
 SAFE = (
     *("image/jpeg", "image/png", "image/gif", "image/webp", "application/pdf"),
     *("audio/ogg", "audio/mpeg", "audio/mp4", "audio/aac", "audio/amr"),
-    *("video/mp4", "video/3gpp", "video/webm"),
+    *("video/mp4", "video/3gpp", "video/webm", "text/plain"),
 )
 """Types that no browser runs as a page; any other file is only octets."""
 LONGEST_NAME = 150

@@ -10,6 +10,7 @@ from agent.messages.routes import OCTETS, disposition, file_name, type_of
     [
         ("image/jpeg", "image/jpeg"),
         ("audio/ogg; codecs=opus", "audio/ogg"),
+        ("text/plain; charset=utf-8", "text/plain"),
         *((runs, OCTETS) for runs in ("text/html", "image/svg+xml", "text/xml", "multipart/x")),
         *((none, OCTETS) for none in ("", None, 7, "image/jpeg\r\nSet-Cookie: a=b", "image")),
     ],
