@@ -105,13 +105,11 @@ def remote_engines() -> frozenset[str]:
 
 
 def backend_settings(name: str) -> Any:
-    """The default settings that only backends of this engine have; None: no such engine."""
+    """The default settings that only backends of this engine have."""
     from agent.config.config import NoSettings
 
-    entry = entry_of(name)
-    if not entry.remote:
-        return None
-    return import_module(entry.module).BackendSettings() if entry.module else NoSettings()
+    module = CATALOG[name].module
+    return import_module(module).BackendSettings() if module else NoSettings()
 
 
 def backend_faults(backend: "BackendDeclaration") -> Iterator[Fault]:
@@ -168,8 +166,7 @@ def check_settings(name: str, settings: Mapping[str, Any]) -> None:
 def needed_address(name: str, settings: Mapping[str, Any], folder: Path) -> Address | None:
     """The address that a session must reach to log in; `folder` is the engine's own. None: the
     engine refuses these settings, or the worker of its backend asks the server."""
-    entry = CATALOG.get(name)
-    if entry is None or entry.remote:
+    if (entry := CATALOG.get(name)) is None or entry.remote:
         return None
     rules = _rules(entry)
     own = {key: value for key, value in settings.items() if key not in AGENT_SETTINGS}
@@ -182,8 +179,7 @@ def needed_address(name: str, settings: Mapping[str, Any], folder: Path) -> Addr
 
 def file_rules(name: str) -> FileRules:
     """The rules of that engine's session files; a backend's sessions have none here."""
-    entry = CATALOG.get(name)
-    if entry is None or entry.remote:
+    if (entry := CATALOG.get(name)) is None or entry.remote:
         return NO_RULES
     files: FileRules = _rules(entry).RULES
     return files

@@ -132,8 +132,7 @@ async def test_paths_longer_than_a_socket_name_work(make_bench: Any, tmp_path: P
 async def test_a_worker_that_loses_the_agent_keeps_its_session_and_what_happened(
     bench: Any,
 ) -> None:
-    link = await bench.connected(settings={"messages_per_minute": 600})
-    await link.close()
+    await (await bench.connected(settings={"messages_per_minute": 600})).close()
     bench.happened.clear()
     await asyncio.sleep(0.5)  # the agent is away for a while
     again = await bench.linked()

@@ -21,12 +21,11 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from agent.clock import boot_now
+from agent import clock, files
 from agent.core.words import Happening
 from agent.engines import base, tasks, whatsapp
 from agent.engines.sandbox.rules import NETWORK, SandboxSettings, saving, write_shared
 from agent.errors import EngineError, InvalidRequest
-from agent.files import open_plain
 
 # The faults: which are active, until when, and which outlive the worker: those that a
 # restart would not cure in reality are kept in the session's folder with their end in wall time.
@@ -102,13 +101,13 @@ class Faults:
             for name, fault in self._active.items()
             if name in _ALWAYS_KEPT or (name in KEPT_WITH_END and fault.until_wall is not None)
         }
-        files = {
+        contents = {
             FAULTS_FILE: json.dumps({"version": 1, "faults": lasting}) if lasting else "",
             # A look from outside finds the network away until then.
             NETWORK: f"{lasting['drop']['until_wall']:.3f}\n" if "drop" in lasting else "",
         }
         with saving("keep the faults"):
-            for name, content in files.items():
+            for name, content in contents.items():
                 if content:
                     write_shared(self.folder / name, content.encode())
                 else:
@@ -140,23 +139,23 @@ class Server:
         """Let one frame reach the engine; False when it gets lost."""
         if not self.connected or self._faults.active("zombie"):
             return False
-        self._last_frame = boot_now()
+        self._last_frame = clock.boot_now()
         return True
 
     def proof_age(self) -> float | None:
         """Seconds since the last frame reached the engine, which come all the time; None without a
         connection."""
         self.frame()
-        return boot_now() - self._last_frame if self.connected else None
+        return clock.boot_now() - self._last_frame if self.connected else None
 
     async def ping(self) -> float:
         """Ask the server for a sign of life; return how long it took."""
-        begun = boot_now()
+        begun = clock.boot_now()
         await self.lag()
         if not self.frame():
             await asyncio.sleep(PONG_LIMIT)
             raise EngineError("cannot reach the server: no answer to a ping", code="no_answer")
-        return boot_now() - begun
+        return clock.boot_now() - begun
 
     async def lag(self) -> None:
         if self._faults.active("slow"):
@@ -362,7 +361,7 @@ class Conversation:
     async def file_of(self, record: Mapping[str, Any]) -> AsyncGenerator[bytes, None]:
         try:
             path = self._media() / Path(str(record["_media"].get("file", ""))).name
-            file = await asyncio.to_thread(open_plain, path)
+            file = await asyncio.to_thread(files.open_plain, path)
         except OSError as error:
             why = "cannot load the file: WhatsApp does not have it any more"
             raise EngineError(why, code="media_gone") from error

@@ -88,23 +88,17 @@ def profile_path(session: Path) -> Path:
 
 
 def has_pairing(profile: Path) -> bool:
-    """True if WhatsApp Web left something in the profile that can hold a pairing."""
+    """True if WhatsApp Web left something in the profile that can hold a pairing, or what it left
+    cannot be looked at."""
     try:
         return any(entry.is_dir() for entry in (profile / STORES).iterdir())
-    except OSError:
-        return False
+    except OSError as error:
+        return not isinstance(error, FileNotFoundError | NotADirectoryError)
 
 
 def lost_store(session: Path) -> str:
-    stores = profile_path(session) / STORES
-    try:
-        if any(entry.is_dir() for entry in stores.iterdir()):
-            return ""
-    except (FileNotFoundError, NotADirectoryError):
-        pass
-    except OSError:
-        return ""  # it is there
-    return f"{stores} holds nothing of WhatsApp"
+    profile = profile_path(session)
+    return "" if has_pairing(profile) else f"{profile / STORES} holds nothing of WhatsApp"
 
 
 def check(folder: base.SessionFolder, paired: bool) -> base.FilesReport:

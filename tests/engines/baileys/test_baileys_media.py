@@ -56,8 +56,7 @@ async def test_files_of_each_kind_are_loaded_and_the_phone_gives_again_what_is_g
     again = bench.whatsapp.files()["again"]
     assert await files.load(gone["record"]) == gone["sha256"]
     assert bench.whatsapp.files()["again"] == again + 1
-    lost = await files.say("image", how="lost")
-    assert await files.refusal(lost["record"]) == "media_gone"
+    assert await files.refusal((await files.say("image", how="lost"))["record"]) == "media_gone"
 
     # Where the contact says it is, nobody is asked.
     asked = bench.whatsapp.files()["asked"]

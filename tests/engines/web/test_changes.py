@@ -59,8 +59,7 @@ async def test_a_reply_and_a_mention_are_shown_and_read_as_such(
     more = {"quotedStanzaID": id, "quotedParticipant": "5511999999999@c.us"}
     told = {"from": CHAT, "id": "ANS1", "body": "good", "fields": more}
     stand_in.deliver("message", **told)
-    answer = await until_kept(bench, "message", "ANS1")
-    assert answer["quote"]["message_id"] == id
+    assert (await until_kept(bench, "message", "ANS1"))["quote"]["message_id"] == id
 
 
 async def test_an_edit_and_a_deletion_change_the_message_once(
