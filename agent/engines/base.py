@@ -353,6 +353,14 @@ class FileRules(NamedTuple):
     """The names in the folder that are none of this account's pairing: they stay where it ended."""
 
 
+def refuse_other(path: Path, found: object, account: str) -> None:
+    """EngineError `session_foreign` where the session of this account (of the record, "" = not
+    known) must not log in, as the file names another one."""
+    if account and isinstance(found, str) and found not in ("", account):
+        words = f"cannot log in: {path} is of the account …{found[-4:]}, and this session"
+        raise EngineError(f"{words} was linked to …{account[-4:]}", code="session_foreign")
+
+
 new_sha256: Any = _sha256
 """Makes one that takes more by `update`."""
 

@@ -11,6 +11,7 @@ import pytest
 from agent.core.model import ConnectionStatus as Status
 from agent.core.words import Claim, parse_instance_id
 from agent.engines.base import Qr
+from agent.engines.catalog import file_rules
 from agent.engines.sandbox.rules import SessionFile, write_session
 from agent.errors import EngineError
 from agent.worker.calls import session_works
@@ -110,6 +111,9 @@ async def test_a_store_of_another_account_is_refused_by_the_record(tmp_path: Pat
     assert (claim.status, claim.reason) == (Status.AUTH_FAILURE, "session_foreign")
     assert "is of the account …0003" in claim.raw
     assert not (tmp_path / "sales/session/baileys.json").exists()
+    (tmp_path / "web.json").write_text(json.dumps({"account": OTHER}))
+    with pytest.raises(EngineError, match="is of the account …0003"):
+        file_rules("web").check_login(tmp_path, ACCOUNT)
 
 
 class Offers(StillEngine):

@@ -320,12 +320,7 @@ def check_login(folder: Path, account: str) -> None:
     found = linked_of(creds).account
     if not found or not creds.get("account"):
         return  # no device is linked yet
-    if account and found != account:
-        raise errors.EngineError(
-            f"cannot log in: {path} is of the account …{found[-4:]}, and this session was linked"
-            f" to …{account[-4:]}",
-            code=FOREIGN,
-        )
+    base.refuse_other(path, found, account)
     mark, whose = read_mark(folder)
     if mark == fixed_mark(creds):
         return  # as WhatsApp took them last

@@ -147,4 +147,14 @@ def _leveldb_problem(store: Path, sizes: Mapping[str, int]) -> str:
     return ""
 
 
-RULES = base.FileRules(check, lost_store, left_out=MADE_BY_BROWSER | {"diagnostics"}, linked=linked)
+def check_login(session: Path, account: str) -> None:
+    """The page would be connected as the other account, which programs took for this one."""
+    try:
+        note = base.object_of((session / NOTE).read_bytes())
+    except OSError:
+        return
+    base.refuse_other(session / NOTE, note.get("account"), account)
+
+
+LEFT_OUT = MADE_BY_BROWSER | {"diagnostics"}
+RULES = base.FileRules(check, lost_store, left_out=LEFT_OUT, linked=linked, check_login=check_login)
