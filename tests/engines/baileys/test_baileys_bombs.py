@@ -47,5 +47,4 @@ def test_a_part_of_the_history_of_128_mib_is_left_out_and_a_list_of_200000_membe
 ) -> None:
     file = tmp_path / "history"
     file.write_bytes(_bomb())
-    script = Path(__file__).with_name("bombs.mjs")
-    run_node(script, HERE / "node_modules", file)
+    run_node(Path(__file__).with_name("bombs.mjs"), HERE / "node_modules", file)

@@ -119,6 +119,8 @@ def test_local_auth_is_found_copied_and_restored(session: Path) -> None:
     shutil.rmtree(session / place / "Default" / "IndexedDB")
     assert RULES.lost_store(session).endswith("holds nothing of WhatsApp")
     assert files_of(session) is SessionFiles.UNPAIRED
+    (session / place / "Default" / "IndexedDB").symlink_to("IndexedDB")
+    assert RULES.lost_store(session) == "", "what cannot be looked at may be there"
 
 
 def test_keys_are_found_where_the_note_says(session: Path) -> None:
