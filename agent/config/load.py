@@ -410,9 +410,10 @@ def add_rows(path: Path, lines: str, *, env: Mapping[str, str], what: str) -> No
     """For the person who gave the command: the agent itself never writes that file. Adds `lines`,
     which begin with a [[table]], at the end; every other line stays, and what an editor writes
     meanwhile is not lost. `what` is for errors. The file stays as it is where the agent could not
-    use the new one."""
+    use the old or the new one."""
     doing = f"cannot {what} {path}"
     try:
+        load_config(path, env)  # says what is wrong with a file that is no text, too
         text = path.read_text(encoding="utf-8-sig")
         more = ("" if text.endswith("\n") else "\n") + f"\n{lines}"
         load_config(path, env, text=text + more)
