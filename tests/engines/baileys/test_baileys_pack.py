@@ -54,7 +54,7 @@ async def test_sessions_share_a_node_and_neither_another_nor_a_kill_costs_a_mess
     (pid,) = _nodes()
     for bench in sessions:
         await bench.talk("in a pack")
-    assert (await bench.engine.probe(deep=True)).detail["pid"] == pid
+        assert (await bench.engine.probe(deep=True)).detail["pid"] == pid
 
     # A stop, a start and a logout of one leave the others' connections alone.
     await first.restart()
