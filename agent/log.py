@@ -256,12 +256,11 @@ def as_json(record: logging.LogRecord, message: str, trace: str) -> str:
 
 
 def as_fields(record: logging.LogRecord, message: str, trace: str) -> bytes:
-    """The journal's native datagram."""
+    """The journal's native datagram, in which no value can be taken for another field."""
     category, instance = _about(record)
-    severity = {"ERROR": 3, "WARN": 4, "INFO": 6, "DEBUG": 7}[level_word(record)]
     fields = {
         "MESSAGE": f"{message}\n{trace}" if trace else message,
-        "PRIORITY": str(severity),
+        "PRIORITY": {"ERROR": "3", "WARN": "4", "INFO": "6", "DEBUG": "7"}[level_word(record)],
         "SYSLOG_IDENTIFIER": "wa-agent",
         "WA_CATEGORY": category,
         "WA_INSTANCE": instance,
@@ -272,9 +271,6 @@ def as_fields(record: logging.LogRecord, message: str, trace: str) -> bytes:
     }
     raw = b""
     for name, value in fields.items():
-        text = value.encode("utf-8", "backslashreplace")
-        if b"\n" in text:
+        if text := value.encode("utf-8", "backslashreplace"):
             raw += name.encode() + b"\n" + struct.pack("<Q", len(text)) + text + b"\n"
-        elif text:
-            raw += name.encode() + b"=" + text + b"\n"
     return raw

@@ -58,10 +58,9 @@ class FileWriter(RotatingFileHandler):
         return TextIOWrapper(os.fdopen(fd, "ab"), "utf-8", "backslashreplace")
 
     def _is_in_place(self, stream: TextIOWrapper) -> bool:
-        try:
+        with suppress(FileNotFoundError):
             return os.path.samestat(os.fstat(stream.fileno()), os.lstat(self.baseFilename))
-        except FileNotFoundError:
-            return False
+        return False
 
 
 def open_files(folder: Path, form: str, repairs_name: str) -> None:

@@ -54,13 +54,10 @@ def owner_of(folder: Path) -> User | None:
     """
     if os.geteuid() != 0:
         return None
-    for path in (*reversed(folder.parents), folder):
-        try:
-            status = path.lstat()
-        except OSError:  # not there yet: root's, as all before it
-            return None
-        if status.st_uid != 0:
-            return User(status.st_uid, status.st_gid)
+    with suppress(OSError):  # what is not there yet is root's, as all before it
+        for path in (*reversed(folder.parents), folder):
+            if (status := path.lstat()).st_uid != 0:
+                return User(status.st_uid, status.st_gid)
     return None
 
 
