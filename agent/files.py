@@ -9,7 +9,7 @@ import re
 import signal
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from threading import get_native_id
@@ -153,6 +153,20 @@ def make_folder(path: Path) -> None:
         make_folder(path.parent)
         path.mkdir(mode=0o700, exist_ok=True)
         sync(path.parent)
+
+
+def standing(path: Path) -> list[os.stat_result]:
+    """Of an SQLite database that is open: its folder, its file, its log and the log's index."""
+    beside = (path.with_name(path.name + it) for it in ("-wal", "-shm"))
+    return [path.parent.stat(), *(each.lstat() for each in (path, *beside))]
+
+
+def in_place(path: Path, was: Sequence[os.stat_result]) -> bool:
+    """False if one of `standing` was removed, or another one has its name; if the file is empty."""
+    with suppress(OSError):
+        now = standing(path)
+        return now[1].st_size > 0 and all(map(os.path.samestat, now, was))
+    return False
 
 
 def put_in_place(ready: Path, target: Path) -> None:

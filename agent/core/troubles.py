@@ -130,7 +130,7 @@ class Sight:
     not_kept: Collection[str] = ()
     """Sessions whose disk refuses what arrives."""
     database_lost: str = ""
-    """Sentence on what the agent's database has not any more; "" = nothing."""
+    """Sentence on what befell the agent's database, or why it is not written; "" = nothing."""
     outbox_lost: str = ""
     """Sentence on a loss of the outbox before it was opened, or why it cannot be; "" = none."""
     fleet: str = ""
@@ -607,12 +607,12 @@ TABLE = (
         "messages or events are not delivered: {value}",
         "`wa-agent webhooks` says which target answers what.",
     ),
-    _machine(
+    _critical_machine(
         "database_lost",
         lambda sight, _: sight.database_lost or None,
-        "the agent's database was lost or set back: {value}",
-        "`wa-agent key list` has the keys that are left: make lost ones again, revoke again what"
-        " was revoked. A damaged file lies beside agent.db; the next start ends this.",
+        "the agent's database is not as it was: {value}",
+        "Remove the cause; a restart of the agent sets a malformed file aside. `wa-agent key list`"
+        " has the keys that are left: revoke again what was revoked. The next start ends this.",
     ),
     _machine(
         "outbox_lost",

@@ -111,7 +111,7 @@ class Troubles:
             config.memory,
             self.windows,
             not_kept={id for id, counts in kept.items() if counts["refused"]},
-            database_lost=self.supervisor.store.lost,
+            database_lost=self.supervisor.store.wrong,
             outbox_lost=self.sending.refused or self.sending.lost,
             fleet=next((f"{machine}: {cause}" for machine, id, cause in lacks if not id), ""),
         )

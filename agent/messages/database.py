@@ -53,6 +53,7 @@ def open_file(path: Path, form: Form, *, mode: int = 0o600) -> tuple[sqlite3.Con
         if db.execute("pragma journal_mode = wal").fetchone()[0] != "wal":
             raise StoreError(f"cannot open {path}: this file system allows no WAL")
         db.executescript("pragma synchronous = full; pragma secure_delete = fast")
+        db.execute("select name from sqlite_master").fetchone()  # its log is there from now on
     except BaseException:
         db.close()
         raise

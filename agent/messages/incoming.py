@@ -14,7 +14,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from agent import clock, errors
+from agent import clock, errors, files
 from agent.messages import database
 from agent.messages.record import LONGEST_WORD, PRIVATE, encode, gap, read, show
 
@@ -118,11 +118,11 @@ class Incoming:
         if not os.path.samestat(self.path.parents[1].stat(), self._home):
             raise errors.StoreError(f"cannot open {self.path}: another folder stands there")
         if self._db is not None:
-            with suppress(OSError):
-                if os.path.samestat(self.path.lstat(), self._status):
-                    return self._db
+            if files.in_place(self.path, self._standing):
+                return self._db
             self.close()  # no reader would ever find what it takes
-            self.said.append(f"{NAME} was moved away or replaced")
+            if not (self.path.exists() and os.path.samestat(self.path.lstat(), self._standing[1])):
+                self.said.append(f"{NAME} was removed, moved away or replaced")
         rights = database.rights_in(self.path.parent)
         db, aside = database.open_file(self.path, FORM, mode=rights)
         owner = db.execute("select owner from state").fetchone()[0]
@@ -132,15 +132,16 @@ class Incoming:
             db, _ = database.open_file(self.path, FORM, mode=rights)
         self.said += [aside] if aside else []
         self._opened_wall, self._opened_at = time.time(), clock.boot_now()
-        self._status: os.stat_result = self.path.lstat()
         with db:
             db.execute("begin immediate")
             newest = state_of(db)[0]
             self._next = max(self._next, newest + 1, int(time.time() * 1000))
             if not newest:  # a reader of an earlier file hears that it missed something
-                lost, self._next = any(self.path.parent.glob(f"{NAME}.damaged-*")), self._next + 1
+                lost = bool(self.said) or any(self.path.parent.glob(f"{NAME}.damaged-*"))
+                self._next += 1
                 _lacks(db, self._next - 1, lost)
             db.execute("update state set owner = ?", (self.owner,))
+        self._standing: list[os.stat_result] = files.standing(self.path)
         self._db, self._begun = db, self._next
         return db
 

@@ -9,7 +9,6 @@ however the machine's clock is set.
 
 import hashlib
 import json
-import os
 import secrets
 import sqlite3
 import time
@@ -140,8 +139,8 @@ def hash_of(whose: Sequence[str], born: float) -> str:
 
 
 class Outbox:
-    def __init__(self, writer: Writer, status: os.stat_result, damage: str) -> None:
-        self.writer, self.status = writer, status
+    def __init__(self, writer: Writer, damage: str) -> None:
+        self.writer = writer
         self.fits: Callable[[OutMessage, int, int], object] = lambda *_: None
         """Raises where there is no room for a new row; asked in a thread, of no repeat. Also given:
         how many rows of its session wait beyond `told`, and the bytes of all that do."""
@@ -158,18 +157,18 @@ class Outbox:
     @classmethod
     async def open(cls, path: Path) -> "Outbox":
         """The caller calls `begin` next, and closes it."""
-        found: list[Any] = []
+        found: list[str] = []
 
         def connect() -> Database:
             try:
                 db, damage = open_file(path, FORM)
-                found.extend((path.lstat(), damage))
+                found.append(damage)
             except (sqlite3.Error, OSError) as error:
                 raise explain("open", path, error) from error
             db.execute("pragma secure_delete = on").fetchall()
             return opened(db)
 
-        return cls(await Writer.open(path, connect), *found)
+        return cls(await Writer.open(path, connect), found[0])
 
     def now(self) -> float:
         return clock.boot_now() + self.ahead

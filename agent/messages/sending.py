@@ -3,7 +3,6 @@ session, and ends what waited for too long."""
 
 import asyncio
 import json
-import os
 import secrets
 import time
 from collections import Counter
@@ -251,16 +250,9 @@ class Sending:
 
     async def ready(self) -> Outbox:
         await tasks.until_set(self._opened, 10.0)  # just after the agent's start
-        if self._outbox is None or not self._in_place(self._outbox):
+        if self._outbox is None:
             raise self._trouble
         return self._outbox
-
-    def _in_place(self, outbox: Outbox) -> bool:
-        """False if its file was removed or emptied, or another one has its name."""
-        with suppress(OSError):
-            status = self._path.lstat()
-            return status.st_size > 0 and os.path.samestat(status, outbox.status)
-        return False
 
     def _must_fit(self, new: OutMessage, count: int, size: int) -> None:
         """`count`, `size`: of what was taken just now, and no sender has yet."""
@@ -343,7 +335,11 @@ class Sending:
         self.senders.clear()
         self._tasks.clear()
         with suppress(StoreError):
-            await outbox.tidy()
+            if (fault := outbox.writer.fault) and fault.code == "damaged":
+                # Higher than that of any copy in its place.
+                outbox.mark = outbox.mark._replace(times=outbox.mark.times + 1)
+            else:
+                await outbox.tidy()
             await self._mark(outbox)
         await outbox.writer.close()
 
@@ -375,13 +371,15 @@ class Sending:
         waiting.tell(end)
 
     async def _tick(self, outbox: Outbox) -> None:
-        """Until the file is found damaged, or is not in its place."""
+        """Until the file is found damaged, or another one has its name."""
         known, tidied, marked = outbox.mark, outbox.now(), outbox.now()
         while True:
             senders, now = list(self.senders.values()), outbox.now()
-            damaged = any(sender.hold and sender.hold.code == "damaged" for sender in senders)
-            if damaged or not self._in_place(outbox):
+            await outbox.writer.read(lambda _: None)  # it looks after its file
+            fault = outbox.writer.fault
+            if "damaged" in {it.code for it in (fault, *(each.hold for each in senders)) if it}:
                 return
+            self.refused = f"messages to send are refused: {fault}" if fault else ""
             for sender in senders:
                 for waiting in [it for it in sender.waiting.values() if it.row.expires_wall <= now]:
                     await sender.take_back(waiting, State.EXPIRED, "it could not be sent in time")

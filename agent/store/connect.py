@@ -49,6 +49,7 @@ def explain(verb: str, path: Path, error: BaseException) -> StoreError:
     cause, said = _CAUSES.get(code), cause_of(error)
     text = f"{cause} ({said})" if cause else said
     made = StoreError(f"cannot {verb} {path}: {text}", code=code)
+    made.__cause__ = error
     if code == "busy":  # another program holds the database, which has room
         made.http, made.exit_status = TryLater.http, TryLater.exit_status
     return made
@@ -65,14 +66,13 @@ def opened(conn: sqlite3.Connection) -> Database:
 def connect(path: Path) -> Database:
     try:
         with contextlib.ExitStack() as failed:
-            conn = sqlite3.connect(path, isolation_level=None, timeout=5.0)
+            conn = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             # Closed later, it would take away the log of the database that stands there then.
             failed.callback(conn.close)
             # Before any read: a read-only file or folder shows itself here.
             if (mode := conn.execute("pragma journal_mode = wal").fetchone()[0]) != "wal":
                 raise StoreError(f"cannot open {path}: this file system allows no WAL ({mode})")
-            for pragma in ("synchronous = full", "foreign_keys = on", "busy_timeout = 5000"):
-                conn.execute(f"pragma {pragma}")
+            conn.executescript("pragma synchronous = full; pragma foreign_keys = on")
             db = opened(conn)
             # One byte of the header makes a file read-only for SQLite, which a write first shows.
             conn.execute("begin immediate")
@@ -119,14 +119,13 @@ def copy_verified(db: Database, target: Path) -> None:
                 left.unlink()
 
 
-def explain_opening(path: Path, error: sqlite3.Error) -> StoreError:
+def explain_opening(path: Path, error: Exception) -> StoreError:
     """SQLite says "unable to open database file" for many causes: find the one."""
-    code = code_of(error)
-    for part in (path, path.parent) if code in ("cannot_open", "permissions", "read_only") else ():
+    code = (made := explain("open", path, error)).code
+    of_rights = code in ("cannot_open", "permissions", "read_only")
+    for part in (path, path.parent) if of_rights and not refuses_writes(path.parent) else ():
         if not part.exists() or os.access(part, os.R_OK | os.W_OK, effective_ids=True):
             continue
-        if os.statvfs(part).f_flag & os.ST_RDONLY:
-            return StoreError(f"cannot open {path}: it is on a read-only disk", code="read_only")
         status = part.stat()
         owner = f"uid {status.st_uid} gid {status.st_gid} mode {status.st_mode & 0o7777:04o}"
         cause = f"{part} belongs to {owner}, this process is uid {os.geteuid()}"
@@ -137,4 +136,4 @@ def explain_opening(path: Path, error: sqlite3.Error) -> StoreError:
         if code in ("cannot_open", "disk_full") and room.f_files and not room.f_favail:
             cause = "its file system has no free inode; remove files there"
             return StoreError(f"cannot open {path}: {cause}", code="disk_full")
-    return explain("open", path, error)
+    return made

@@ -4,6 +4,7 @@ returned is on the disk. Only the agent opens this database."""
 import asyncio
 import contextlib
 import json
+import os
 import shutil
 import sqlite3
 import time
@@ -91,6 +92,7 @@ _CURSORS_LEFT_OUT = 1_000_000
 def open_checked(path: Path, sentences: list[str]) -> Database:
     """A connection to a whole database of the newest schema. `sentences` gets what had to be
     repaired."""
+    damage = ""
     try:
         if path.exists():
             for _look in range(2):
@@ -99,16 +101,13 @@ def open_checked(path: Path, sentences: list[str]) -> Database:
                     return _use(path, sentences)
                 except _FAULTS as error:
                     code = "damaged" if isinstance(error, _NO_VALUES) else connect.code_of(error)
-                    if code != "damaged" and (code in UNUSABLE or not _a_new_one_would_open(path)):
+                    if code in UNUSABLE or not os.access(path, os.R_OK | os.W_OK):
                         raise
-                    fault = error
-            sentences.append(f"the database was damaged ({fault}); it is kept as {_retire(path)}")
-        sentences += _build(path)
+                    damage = str(error)
+        sentences += _rebuild(path, damage)
         return _use(path, sentences)
-    except sqlite3.Error as error:
+    except (sqlite3.Error, OSError) as error:
         raise connect.explain_opening(path, error) from error
-    except OSError as error:
-        raise connect.explain("open", path, error) from error
 
 
 def _use(path: Path, sentences: list[str]) -> Database:
@@ -148,40 +147,15 @@ def check_whole(path: Path) -> None:
                 raise errors.StoreError(f"the row of instance {id!r:.80} is bad", code="damaged")
 
 
-def _a_new_one_would_open(path: Path) -> bool:
-    """True if the trouble lies in this file's own bytes, which may say anything (even "read-only"):
-    the file can be opened and written, and a database made beside it works."""
-    trial = _beside(path, ".trial")
-    try:
-        with path.open("r+b"), contextlib.closing(connect.connect(trial)) as db:
-            db.execute("create table if not exists trial (x)")
-    except (OSError, errors.StoreError, sqlite3.Error):
-        return False
-    finally:
-        with contextlib.suppress(OSError):
-            _remove(trial)
-    return True
+def _rebuild(path: Path, damage: str) -> list[str]:
+    """Build a new database, set the damaged one aside and put the new one in its place; sentences
+    on what is in it. Nothing is set aside where none can be built: the trouble lies elsewhere.
 
-
-def _retire(path: Path) -> str:
-    """Rename a damaged database with its companions; the main file first. A crash between leaves
-    companions without a main file, which `_build` moves away: SQLite would replay them into a new
-    database."""
-    kept = _free_name(path)
-    path.rename(kept)
-    files.failpoint("mid_set_aside")
-    _move_companions(path, kept)
-    files.sync(path.parent)
-    return kept.name
-
-
-def _build(path: Path) -> list[str]:
-    """Build a new database and rename it when it is complete; sentences on what is in it. A copy
-    may hold instances that were deleted since, and what it says of the others is old."""
+    A copy may hold instances that were deleted since, and what it says of the others is old."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    _move_companions(path, _free_name(path))
     copy, fresh, sentences = _beside(path, ".copy"), _beside(path, ".new"), []
-    _remove(fresh)  # an unfinished one; all of it can be made again
+    for suffix in ("", *COMPANIONS):  # an unfinished one; all of it can be made again
+        _beside(fresh, suffix).unlink(missing_ok=True)
     fresh.touch(mode=0o600)
     with contextlib.suppress(errors.SchemaTooNew, *_FAULTS):
         try:
@@ -193,39 +167,39 @@ def _build(path: Path) -> list[str]:
         lost = "what came later is lost; revoke again what was revoked since"
         sentences.append(f"API keys and history were taken from {copy.name} of {at}: {lost}")
     if copy.exists() and not sentences:  # the next copy must not replace it
-        sentences.append(f"{copy.name} cannot be used either; it is kept as {_retire(copy)}")
+        sentences.append(f"{copy.name} cannot be used either; it is kept as {_set_aside(copy)}")
     with contextlib.closing(connect.connect(fresh)) as db:
         migrate(db, MIGRATIONS)
         with db.atomic():
             db.execute("delete from instances")
             sql = "update sqlite_sequence set seq = seq + ? where name = 'journal'"
             db.execute(sql, [_CURSORS_LEFT_OUT])
-        files.failpoint("mid_rebuild")
         # All of it into the main file: the rename takes that alone.
         db.execute("pragma journal_mode = delete")
+    kept = _set_aside(path)
+    if damage:
+        sentences.insert(0, f"the database was damaged ({damage}); it is kept as {kept}")
+    files.failpoint("mid_rebuild")
     files.put_in_place(fresh, path)
     return sentences
 
 
-def _beside(path: Path, suffix: str) -> Path:
-    return path.with_name(path.name + suffix)
-
-
-def _remove(path: Path) -> None:
-    for suffix in ("", *COMPANIONS):
-        _beside(path, suffix).unlink(missing_ok=True)
-
-
-def _free_name(path: Path) -> Path:
+def _set_aside(path: Path) -> str:
+    """Rename a database with its companions; the main file first. A crash between leaves companions
+    without a main file, which the next rebuild moves: SQLite would replay them into a new one."""
     kept = _beside(path, time.strftime(".damaged-%Y%m%dT%H%M%SZ", time.gmtime()))
-    taken = [*path.parent.glob(f"{kept.name}*")]
-    return _beside(kept, f".{len(taken)}") if taken else kept
-
-
-def _move_companions(path: Path, kept: Path) -> None:
-    for suffix in COMPANIONS:
+    if taken := [*path.parent.glob(f"{kept.name}*")]:
+        kept = _beside(kept, f".{len(taken)}")
+    for suffix in ("", *COMPANIONS):
         with contextlib.suppress(FileNotFoundError):
             _beside(path, suffix).rename(_beside(kept, suffix))
+            files.failpoint("mid_set_aside")
+    files.sync(path.parent)
+    return kept.name
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)
 
 
 TRIM_EVERY = 100
@@ -257,6 +231,11 @@ class Store:
     async def close(self) -> None:
         """Finish all requests, then close the file."""
         await self._writer.close()
+
+    @property
+    def wrong(self) -> str:
+        """Sentence on what a person must know of the file; "" = nothing."""
+        return str(self._writer.fault or self.lost)
 
     async def answers(self) -> None:
         """Return when the database has answered a question that costs nothing."""
@@ -346,6 +325,8 @@ class Store:
 
     def _beside(self, verb: str, work: Callable[[Database], T]) -> T:
         """With a second connection, in the caller's thread."""
+        if self._writer.fault is not None:  # another file may have its name
+            raise self._writer.fault
         try:
             with contextlib.closing(connect.connect_to_read(self.path)) as db:
                 return work(db)
@@ -363,17 +344,14 @@ class Store:
             work(db)
             stored = rows.insert_entries(db, entries, encoded)
             if stored and stored[-1].cursor % TRIM_EVERY < len(stored):
-                self._trim(db, now)
+                try:
+                    with db.atomic():
+                        rows.trim(db, now)
+                except sqlite3.Error as error:
+                    log.warning("cannot trim the history of %s: %s", self.path, error)
             return stored
 
         return await self._writer.write(change, self._tell)
-
-    def _trim(self, db: Database, now: float) -> None:
-        try:
-            with db.atomic():
-                rows.trim(db, now)
-        except sqlite3.Error as error:
-            log.warning("cannot trim the history of %s: %s", self.path, error)
 
     def _tell(self, stored: list[JournalEntry]) -> None:
         for entry in stored:

@@ -39,10 +39,8 @@ def update_instance(db: Database, instance: Instance, settings: str) -> None:
 
 
 def update_record(db: Database, id: InstanceId, record: str) -> None:
-    sql = (
-        "insert into sessions select id, ? from instances where id = ?"
-        " on conflict do update set record = excluded.record"
-    )
+    sql = "insert into sessions select id, ? from instances where id = ?"
+    sql = f"{sql} on conflict do update set record = excluded.record"
     _change_one(db, sql, [record, id], f"save the session of {id}")
 
 
@@ -128,12 +126,11 @@ def trim(
     """Delete the oldest rows beyond the bounds, 1000 at most; return how many went. The newest
     `least` stay whatever their age: a clock that jumps must not empty the history."""
     newest = db.execute("select max(cursor) from journal").fetchone()[0] or 0
-    oldest = now_wall - days * 86_400
     return db.execute(
         "delete from journal where cursor in ("
         " select cursor from (select cursor, wall from journal order by cursor limit ?)"
         " where cursor <= ? or (wall < ? and cursor <= ?))",
-        [1000, newest - rows, oldest, newest - least],
+        [1000, newest - rows, now_wall - days * 86_400, newest - least],
     ).rowcount
 
 

@@ -2,24 +2,26 @@
 awaiter wakes after it, so what was acknowledged is on the disk."""
 
 import asyncio
+import os
 import queue
 import sqlite3
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from sqlite_utils import Database
 
-from agent import errors, files, log
-from agent.store.connect import code_of, explain
+from agent import clock, errors, files, log
+from agent.store.connect import code_of, copy_verified, explain
 
 T = TypeVar("T")
 
 LARGEST_BATCH = 512
+PUT_BACK_EVERY = 30.0
+"""Seconds between two tries to put a file back."""
 
 
 @dataclass(slots=True)
@@ -34,24 +36,27 @@ class _Job(Generic[T]):
 
 
 class Writer:
-    """Runs jobs in order; `open` returns when the connection is there."""
+    """Runs jobs in order; `open` returns when the connection is there.
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    A file that is removed under it is written anew; no write is taken until that is done.
+    """
+
+    def __init__(self, path: Path, connect: Callable[[], Database]) -> None:
+        self._path, self._connect = path, connect
+        self.fault: errors.StoreError | None = None
+        """Why no write is taken."""
+        self._try_at = 0.0
         self._loop = asyncio.get_running_loop()
         self._queue: queue.SimpleQueue[_Job[Any] | None] = queue.SimpleQueue()
         self._closed = False
-        self._thread: threading.Thread
+        self._thread = threading.Thread(target=self._run, name="store", daemon=True)
 
     @classmethod
     async def open(cls, path: Path, connect: Callable[[], Database]) -> "Writer":
-        """`connect` runs in the thread. It may fail: that is raised here."""
-        writer = cls(path)
-        opened: asyncio.Future[None] = writer._loop.create_future()
-        run = partial(writer._run, connect, opened)
-        writer._thread = threading.Thread(target=run, name="store", daemon=True)
+        """`connect` makes a connection that any thread may use."""
+        writer = cls(path, connect)
+        await asyncio.to_thread(writer._open)
         writer._thread.start()
-        await opened
         return writer
 
     async def read(self, work: Callable[[Database], T]) -> T:
@@ -64,11 +69,10 @@ class Writer:
 
     async def close(self) -> None:
         """Finish the queue, then close the connection."""
-        if self._closed:
-            return
-        self._closed = True
-        self._queue.put(None)
-        await asyncio.to_thread(self._thread.join)
+        if not self._closed:
+            self._closed = True
+            self._queue.put(None)
+            await asyncio.to_thread(self._thread.join)
 
     async def _submit(self, job: _Job[T]) -> T:
         if self._closed:
@@ -78,15 +82,8 @@ class Writer:
 
     # -- from here on everything runs in the thread
 
-    def _run(self, connect: Callable[[], Database], opened: asyncio.Future[None]) -> None:
-        try:
-            db = connect()
-        except BaseException as error:
-            self._call(_settle, opened, None, error)
-            return
-        self._call(_settle, opened, None, None)
-        job = self._queue.get()
-        while job is not None:
+    def _run(self) -> None:
+        while (job := self._queue.get()) is not None:
             jobs = [job]
             # No other thread takes from the queue; None ends it.
             while len(jobs) < LARGEST_BATCH and not self._queue.empty():
@@ -94,21 +91,61 @@ class Writer:
                     self._queue.put(None)
                     break
                 jobs.append(more)
-            self._do(db, jobs)
-            job = self._queue.get()
-        db.close()
+            self._do(jobs)
+        self._db.close()
 
-    def _do(self, db: Database, jobs: Sequence[_Job[Any]]) -> None:
+    def _open(self) -> None:
+        self._db = self._connect()
+        self._standing = files.standing(self._path)
+
+    def _do(self, jobs: Sequence[_Job[Any]]) -> None:
+        self._keep_in_place()
         if writes := [job for job in jobs if job.write]:
-            self._commit(db, writes)
+            self._commit(self._db, writes)
         for job in jobs:
             if not job.write:  # after the commit: a read never sees what may not stay
-                self._attempt(db, job)
-        self._call(_deliver, jobs)
+                self._attempt(self._db, job)
+        try:
+            self._loop.call_soon_threadsafe(_deliver, jobs)
+        except RuntimeError:
+            log.warning("the caller of a write to %s has ended", self._path)
+
+    def _keep_in_place(self) -> None:
+        if files.in_place(self._path, self._standing):
+            self.fault = None
+        elif self.fault is None or clock.boot_now() >= self._try_at:
+            self.fault, self._try_at = None, clock.boot_now() + PUT_BACK_EVERY
+            try:
+                self._put_back()
+            except (OSError, sqlite3.Error, errors.StoreError) as error:
+                self.fault = explain("write", self._path, error)
+                log.error("%s", self.fault)
+
+    def _put_back(self) -> None:
+        """The connection has all that a removed file or log had. It is written beside its place,
+        and put there if no other file has that name."""
+        path, (folder, file, *_) = self._path, self._standing
+        if not os.path.samestat(path.parent.stat(), folder):
+            raise errors.StoreError("another folder stands in the place of its own: put that back")
+        copy_verified(self._db, back := path.with_name(f"{path.name}.back"))
+        if os.path.lexists(path) and not os.path.samestat(path.lstat(), file):
+            # That one must not replay this one's log.
+            self._db.execute("pragma wal_checkpoint(truncate)").fetchall()
+            why = f"another file has its name, and {back.name} beside it has what the agent had"
+            raise errors.StoreError(why, code="damaged")
+        for left in ("-wal", "-shm"):
+            path.with_name(path.name + left).unlink(missing_ok=True)
+        files.put_in_place(back, path)
+        old = self._db
+        self._open()
+        old.close()
+        log.error("%s, or a file beside it, was removed; it is written anew, with all it had", path)
 
     def _commit(self, db: Database, writes: Sequence[_Job[Any]]) -> None:
         """One transaction with all writes; each is on the disk, or knows why not."""
         try:
+            if self.fault is not None:
+                raise self.fault
             db.conn.execute("begin immediate")
             for job in writes:
                 self._attempt(db, job)
@@ -123,7 +160,8 @@ class Writer:
         except Exception as error:
             with suppress(sqlite3.Error):
                 db.rollback()
-            shown = error if isinstance(error, errors.StoreError) else self._explain("write", error)
+            named = isinstance(error, errors.StoreError)
+            shown = error if named else explain("write", self._path, error)
             for job in writes:
                 job.error, job.result = job.error or shown, None
 
@@ -134,18 +172,7 @@ class Writer:
         except errors.WaError as error:
             job.error = error
         except Exception as error:
-            job.error = self._explain("write" if job.write else "read", error)
-
-    def _explain(self, verb: str, error: Exception) -> errors.StoreError:
-        shown = explain(verb, self._path, error)
-        shown.__cause__ = error
-        return shown
-
-    def _call(self, function: Callable[..., None], *arguments: Any) -> None:
-        try:
-            self._loop.call_soon_threadsafe(function, *arguments)
-        except RuntimeError:
-            log.warning("the caller of a write to %s has ended", self._path)
+            job.error = explain("write" if job.write else "read", self._path, error)
 
 
 def _deliver(jobs: Sequence[_Job[Any]]) -> None:
@@ -155,13 +182,9 @@ def _deliver(jobs: Sequence[_Job[Any]]) -> None:
                 job.committed(job.result)
             except Exception:  # an error of a listener is not the writer's
                 log.exception("cannot report a committed write")
-        _settle(job.future, job.result, job.error)
-
-
-def _settle(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
-    if future.done():  # its awaiter was cancelled
-        return
-    if error is None:
-        future.set_result(result)
-    else:
-        future.set_exception(error)
+        if job.future.done():  # its awaiter was cancelled
+            continue
+        if job.error is None:
+            job.future.set_result(job.result)
+        else:
+            job.future.set_exception(job.error)

@@ -13,8 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.errors import SchemaTooNew, StoreError
-from agent.messages import incoming
-from agent.messages.incoming import FOLDER, Incoming
+from agent.messages.incoming import FOLDER, MOST_GONE, Incoming, read_only
 from tests.messages.records import file_at, messages, newest, numbers_of, page_of, read_all, settle
 
 UNSURE = numbers_of([{"kind": "message_gap"}])[0]
@@ -28,6 +27,7 @@ def lost_of(file: Incoming) -> int:
 def test_what_is_kept_is_read_in_its_order_from_any_cursor(tmp_path: Path) -> None:
     file = file_at(tmp_path)
     file.append(messages(range(3)))
+    file.path.with_name("messages.db-wal").unlink()  # under its worker
     assert file.append(messages(range(2, 5))) == newest(file)
     assert file.append(messages(range(5))) == 0
     records = read_all(file, limit=2)
@@ -53,7 +53,7 @@ def test_a_file_that_is_opened_again_repeats_no_cursor(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / FOLDER)
     (tmp_path / "copy").rename(tmp_path / FOLDER)
     restored = file_at(tmp_path)
-    waits = [incoming.read_only(restored.path, "messages", {"after": reached, "limit": 9}, "sales")]
+    waits = [read_only(restored.path, "messages", {"after": reached, "limit": 9}, "sales")]
     time.sleep(1)
     waits.append(page_of(restored, reached, 10))
     assert [(it["records"], it["next"]) for it in waits] == [([], reached)] * 2, "its gap comes"
@@ -78,7 +78,7 @@ def test_a_file_that_was_lost_begins_with_a_gap_for_its_old_readers(tmp_path: Pa
     file.append(messages([2]))
     time.sleep(1)
     again = file_at(tmp_path)
-    assert numbers_of(read_all(again)) == [2], "who begins missed nothing"
+    assert (numbers_of(read_all(again)), lost_of(again)) == ([UNSURE, 2], 1)
     assert numbers_of(read_all(again, found["next"])) == [UNSURE, 2]
 
 
@@ -92,7 +92,7 @@ def test_no_file_replays_the_log_of_another_one(tmp_path: Path) -> None:
     old.hardlink_to(file.path)
     Path(copy).rename(file.path)  # under its worker
     file.append(messages([3]))
-    assert (numbers_of(read_all(file_at(tmp_path))), len(file.said)) == ([1, 3], 1)
+    assert (numbers_of(read_all(file_at(tmp_path))), bool(file.said.pop())) == ([1, 3], True)
     file.close()
     file.path.unlink()
     log.write_bytes(left)  # a kill left it
@@ -100,7 +100,7 @@ def test_no_file_replays_the_log_of_another_one(tmp_path: Path) -> None:
     assert numbers_of(read_all(file)) == [77]
     (tmp_path / "old-wal").write_bytes(left)
     os.mkfifo(tmp_path / "old-shm")  # its reader would wait
-    kept = incoming.read_only(old, "messages", {"after": 0, "limit": 10}, "sales")
+    kept = read_only(old, "messages", {"after": 0, "limit": 10}, "sales")
     assert numbers_of(kept["records"]) == [1, 2]
 
 
@@ -148,12 +148,12 @@ def test_a_reader_amid_what_went_misses_its_rest_and_none_is_ahead(tmp_path: Pat
 def test_gaps_beyond_the_most_that_are_told_apart_count_as_one(tmp_path: Path) -> None:
     file = file_at(tmp_path, most=100)
     settle(file, 0)
-    for begin in range(0, 60 * incoming.MOST_GONE + 600, 60):
+    for begin in range(0, 60 * MOST_GONE + 600, 60):
         file.append(messages(range(begin, begin + 60)))
     missing, *kept = numbers_of(read_all(file))
     assert missing == -lost_of(file) == len(kept) - begin - 60, "one gap counts all that went"
     told_apart = "select count(*) from gone where missing > 0"
-    assert file._db.execute(told_apart).fetchone() == (incoming.MOST_GONE,)
+    assert file._db.execute(told_apart).fetchone() == (MOST_GONE,)
 
 
 def test_a_beginning_lies_before_what_went_since(tmp_path: Path) -> None:
@@ -230,8 +230,7 @@ def test_each_reader_gets_each_record_once_or_a_gap_that_counts_it(
 
 
 def damage(path: Path) -> None:
-    whole = path.read_bytes()
-    path.write_bytes(whole[:4096] + os.urandom(len(whole) - 4096))
+    path.write_bytes(path.read_bytes()[:4096] + os.urandom(9000))
 
 
 def schema(path: Path) -> None:

@@ -506,7 +506,7 @@ async def test_rows_of_a_copy_are_sent_only_if_no_try_had_begun(
     copy.rename(agent.file)
     if killed:
         await agent.start()
-    assert killed or await code_of(agent.say(B, "no")) == "starting"
+    assert killed or await code_of(agent.say(B, "no")) == "damaged"
     await asyncio.sleep(5)
     phone.show(status=CONNECTED)
     await asyncio.sleep(600)
@@ -529,7 +529,7 @@ async def test_what_was_just_accepted_outlives_a_copy(agent: Agent, phone: Phone
     assert kept == {both.row.id: "read", late.row.id: "accepted"}
 
 
-@pytest.mark.parametrize("what", ["noise", "index", "gone", "other", "gone live", "empty live"])
+@pytest.mark.parametrize("what", ["noise", "index", "gone", "other", "empty live"])
 async def test_a_damaged_outbox_is_set_aside_and_said(
     agent: Agent, phone: Phone, what: str
 ) -> None:
@@ -549,8 +549,8 @@ async def test_a_damaged_outbox_is_set_aside_and_said(
     if what == "other":
         sqlite3.connect(agent.file).execute("create table other (a)")
     if "live" in what:
-        assert await code_of(agent.say(B, "no")) == "starting"
-        await asyncio.sleep(4)
+        assert await code_of(agent.say(B, "no")) == "damaged"
+        await asyncio.sleep(5)
     else:
         await agent.start()
     phone.show(status=CONNECTED)
@@ -564,6 +564,7 @@ async def test_an_outbox_that_cannot_be_opened_refuses_messages_until_it_can(
     agent: Agent, phone: Phone
 ) -> None:
     earlier = await agent.say(A, "earlier")
+    agent.file.unlink()  # under its agent, which writes it anew
     await agent.stop()
     agent.file.symlink_to(agent.file.rename(agent.folder / "on another disk"))
     (agent.folder / FOLDER).touch()  # a text needs none

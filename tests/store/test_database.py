@@ -54,21 +54,16 @@ async def test_a_bad_write_spoils_no_other_of_its_commit(store):
         return_exceptions=True,
     )
     assert isinstance(results[1], Refused)
-    assert [one.kind for one in await store.history(after=0)] == [
-        "created",
-        "before",
-        "surrogate",
-        "after",
-    ]
+    kept = [one.kind for one in await store.history(after=0)]
+    assert kept == ["created", "before", "surrogate", "after"]
 
 
 async def test_listeners_hear_committed_entries_in_order(store, path):
     heard = []
 
     def listen(one):
-        with sqlite3.connect(path) as other:
+        with closing(sqlite3.connect(path)) as other:
             stored = other.execute("select count(*) from journal").fetchone()[0]
-        other.close()
         assert stored >= one.cursor, "told only after the commit"
         heard.append(one.cursor)
 
@@ -132,6 +127,30 @@ async def test_a_copy_that_cannot_be_made_leaves_nothing(store, tmp_path, monkey
     with pytest.raises(StoreError, match="not whole"):
         await store.copy_to(tmp_path / "copy.db")
     assert not list(tmp_path.glob("*.tmp")) + list(tmp_path.glob("copy*"))
+
+
+@pytest.mark.parametrize("gone", ["agent.db", "agent.db-wal", "agent.db*"])
+async def test_what_is_removed_under_the_agent_is_written_anew(store, path, gone):
+    await store.append(entry("before"))
+    for each in path.parent.glob(gone):
+        each.unlink()
+    await store.append(entry("after"))
+    with closing(sqlite3.connect(path)) as other:
+        kept = other.execute("select kind from journal").fetchall()
+    assert kept == [("before",), ("after",)]
+
+
+async def test_another_file_in_the_place_of_the_database_is_left_as_it_is(store, path):
+    await store.append(entry("own"))
+    (theirs := path.with_name("theirs")).write_bytes(b"theirs")
+    theirs.rename(path)
+    for refused in (store.append(entry("no")), store.copy_to(path.with_name("agent.db.copy"))):
+        with pytest.raises(StoreError, match="another file has its name") as caught:
+            await refused
+    assert (caught.value.code, str(caught.value)) == ("damaged", store.wrong)
+    assert path.read_bytes() == b"theirs"
+    own = sqlite3.connect(path.with_name("agent.db.back"))
+    assert own.execute("select kind from journal").fetchall() == [("own",)]
 
 
 @given(st.builds(SessionRecord))

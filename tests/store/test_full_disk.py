@@ -31,11 +31,9 @@ async def test_f48_a_file_system_without_inodes_is_told_apart(small_disk):
     store = await Store.open(folder / "agent.db")
     await store.append(entry("before"))
     await store.close()
-    for number in range(12):
-        try:
+    with pytest.raises(OSError, match="No space"):
+        for number in range(12):
             (folder / f"file{number}").touch()
-        except OSError:
-            break
     with pytest.raises(StoreError, match="no free inode") as caught:
         await Store.open(folder / "agent.db")
     assert caught.value.code == "disk_full"

@@ -33,18 +33,11 @@ asyncio.run(main())
 """
 
 
-def acknowledged(lines):
-    last = {}
-    for line in lines:
-        id, number = line.split()
-        last[id] = max(last.get(id, 0), int(number))
-    return last
-
-
 @pytest.mark.parametrize("nth", [8, 60])
 @pytest.mark.parametrize("point", ["before_commit", "after_commit"])
 async def test_killed_at_a_commit(path, run_child, open_store, point, nth):
-    last = acknowledged(run_child(WRITE, path, failpoint=f"{point}:kill:{nth}"))
+    acknowledged = run_child(WRITE, path, failpoint=f"{point}:kill:{nth}")
+    last = {id: int(number) for id, number in map(str.split, acknowledged)}
     assert last or nth < 10
     store = await open_store(path)
     assert store.rebuilt_from == ()

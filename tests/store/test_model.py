@@ -42,9 +42,8 @@ class StoreAndDict(RuleBasedStateMachine):
     @rule(id=IDS, record=RECORDS, config=SETTINGS)
     def add(self, id, record, config):
         made, said = instance(id, settings=config), entry(f"add {id}", id)
-        if self.do(
-            self.store.add(made, record, said), said, allowed=id not in self.rows, error=Refused
-        ):
+        call = self.store.add(made, record, said)
+        if self.do(call, said, allowed=id not in self.rows, error=Refused):
             self.rows[id] = (made, record)
 
     @rule(id=IDS, enabled=st.booleans(), config=SETTINGS, record=RECORDS)

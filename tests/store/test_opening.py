@@ -1,7 +1,6 @@
 """What is found at start: damaged, foreign, older, newer, read-only. Nothing is ever lost."""
 
 import os
-import shutil
 import sqlite3
 import tempfile
 from pathlib import Path
@@ -234,15 +233,12 @@ async def test_a_first_start_that_was_killed_leaves_no_half_database(path, run_c
 
 
 async def test_f44_a_database_without_rights_names_its_owner(as_nobody):
-    folder = Path(tempfile.mkdtemp(prefix="wa-store-"))  # tmp_path is closed to other users
-    try:
-        folder.chmod(0o755)
+    with tempfile.TemporaryDirectory(prefix="wa-store-") as name:  # others can open no tmp_path
+        (folder := Path(name)).chmod(0o755)
         store = await Store.open(folder / "agent.db")
         await store.close()
         said = as_nobody(OPEN, folder / "agent.db")
         assert not list(folder.glob("*damaged*")), "no rights is no damage"
-    finally:
-        shutil.rmtree(folder)
     assert said.startswith("permissions cannot open")
     assert "agent.db belongs to uid 0 gid 0 mode 0600, this process is uid 65534" in said
 

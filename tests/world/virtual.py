@@ -148,8 +148,8 @@ class _InLineWriter(Writer):
 
     @classmethod
     async def open(cls, path: Any, connect: Any) -> Writer:
-        made = cls(path)
-        made._db = connect()
+        made = cls(path, connect)
+        made._open()
         made._db.execute("pragma synchronous = off")
         return made
 
@@ -160,7 +160,7 @@ class _InLineWriter(Writer):
 
     async def _submit(self, job: Any) -> Any:
         if not self._closed:
-            self._do(self._db, [job])
+            self._do([job])
             return await job.future
         return await Writer._submit(self, job)
 
