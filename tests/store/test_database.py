@@ -147,8 +147,8 @@ async def test_another_file_in_the_place_of_the_database_is_left_as_it_is(store,
     for refused in (store.append(entry("no")), store.copy_to(path.with_name("agent.db.copy"))):
         with pytest.raises(StoreError, match="another file has its name") as caught:
             await refused
-    assert (caught.value.code, str(caught.value)) == ("damaged", store.wrong)
-    assert path.read_bytes() == b"theirs"
+    said = caught.value.code, str(caught.value), path.read_bytes()
+    assert said == ("damaged", store.wrong, b"theirs")
     own = sqlite3.connect(path.with_name("agent.db.back"))
     assert own.execute("select kind from journal").fetchall() == [("own",)]
 

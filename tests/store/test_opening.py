@@ -3,6 +3,7 @@
 import os
 import sqlite3
 import tempfile
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -43,9 +44,8 @@ def empty(path):
 
 def foreign(path):
     path.unlink()
-    with sqlite3.connect(path) as other:
+    with closing(sqlite3.connect(path)) as other:
         other.execute("create table theirs (x)")
-    other.close()
 
 
 def torn_pages(path):
@@ -207,10 +207,9 @@ async def test_f49_an_upgrade_that_was_killed_is_done_again(written, run_child, 
     assert (await old.instances())[0][1].attempts == 7
     await old.close()
     run_child(OPEN, written, "upgrade")
-    with sqlite3.connect(written) as raw:
+    with closing(sqlite3.connect(written)) as raw:
         assert raw.execute("pragma user_version").fetchone()[0] == len(NEXT)
         names = [row[0] for row in raw.execute("select name from migrations order by number")]
-    raw.close()
     assert names == [name for name, *_ in NEXT]
 
 
