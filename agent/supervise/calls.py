@@ -221,9 +221,9 @@ class Calls:
 
     def _linked(self, id: InstanceId, doing: str) -> tuple[Facts, WorkerLink]:
         facts = self.registry.get(id)
-        if facts.link is None:
-            why = facts.sentence or "not checked yet"
-            words = f"cannot {doing} {id}: its worker does not run or cannot be reached ({why})"
+        if facts.link is None:  # it just ended: the last sentence may still say "connected"
+            why = "" if facts.unit.runs else f" ({facts.sentence or 'not checked yet'})"
+            words = f"cannot {doing} {id}: its worker does not run or cannot be reached{why}"
             raise Refused(words, code="not_running")
         return facts, facts.link
 

@@ -59,6 +59,9 @@ async def test_after_a_logout_no_older_claim_counts(bench, monkeypatch):
     facts.run.claim = ClaimFact(Claim(ConnectionStatus.CONNECTED), 0.0, 0.0)
     await asks.logout(ID)
     assert (facts.run.claim, facts.record.reason) == (None, "logout")
+    facts.link, facts.sentence, facts.unit = None, "connected", Mock(runs=True)
+    with pytest.raises(Refused, match=r"cannot be reached$"):
+        await asks.logout(ID)
 
 
 async def test_alone_means_that_no_pass_runs_meanwhile_and_one_follows(bench, eventually):
