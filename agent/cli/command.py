@@ -414,7 +414,7 @@ class Commands:
         arguments = {word: text for word, text in words.items() if not word.startswith("-")}
         add_words(parser, {**arguments, **{word: text for word, _, text in told}, **words})
         add_common(parser)
-        typed = {it.dest: [str(it.metavar), *it.option_strings][-1] for it in parser._actions}
+        typed = {it.dest: "/".join(it.option_strings) or it.metavar for it in parser._actions}
         parser.set_defaults(run=run, typed=typed, parser=parser, **known)
         return parser
 

@@ -92,7 +92,7 @@ async def test_exit_statuses(
         ("config check --config=", "cannot use '' as a path"),
         ("config check --state=~/x", "cannot use '~/x' as a path"),
         ("config check a.toml", "arguments: a.toml; name a file by --config FILE;"),
-        ("events -n 5000", "cannot use --limit: it must be at most 1000"),
+        ("events -n 5000", "cannot use -n/--limit: it must be at most 1000"),
     ],
 )
 async def test_a_mistyped_word_is_named_as_it_was_typed(
