@@ -95,7 +95,7 @@ def import_sessions(options: command.Options) -> int:
         return import_pm2(options)
     if options.dump or options.config:
         raise InvalidRequest("cannot use --dump and --config but for pm2", field="dump")
-    engine = _engine(options.source)
+    engine, options.place = _engine(options.source), options.source
     if engine and options.engine:
         raise InvalidRequest("cannot use --engine but for an archive", field="engine")
     if engine:
@@ -107,7 +107,7 @@ def import_sessions(options: command.Options) -> int:
         options.id = options.id or arrived.manifest.id
         # The bot's own folder lies in the archive, and no bot runs in that.
         place = "session/.wwebjs_auth" if options.engine == WEB else "session"
-        options.source, options.stopped = str(folder / place), True
+        options.place, options.stopped = str(folder / place), True
         return _import_found(options, options.engine)
 
 
@@ -230,9 +230,9 @@ def _import_found(options: command.Options, engine: str) -> int:
 
 def _find(options: command.Options, engine: str) -> list[FoundSession]:
     if engine == WEB:
-        sessions = [*map(sources.look_at_local_auth, sources.local_auths(Path(options.source)))]
+        sessions = [*map(sources.look_at_local_auth, sources.local_auths(Path(options.place)))]
     else:
-        sessions = sources.find_sessions(options.source, keys=options.keys, stopped=options.stopped)
+        sessions = sources.find_sessions(options.place, keys=options.keys, stopped=options.stopped)
     if not sessions:
         words = f"cannot import {options.source}: it holds no session; known are {sources.KINDS}"
         raise InvalidRequest(words, field="source", code="no_session")
@@ -270,7 +270,7 @@ def _packed(
     with scratch() as folder, tempfile.TemporaryFile() as out:
         (place := folder / "session").mkdir(mode=0o700)
         if engine == WEB:
-            profiles = sources.local_auths(Path(options.source))
+            profiles = sources.local_auths(Path(options.place))
             profile = next(entry for entry in profiles if entry.name == session.name)
             sources.copy_local_auth(profile, place)
         else:
