@@ -415,8 +415,7 @@ class Joined(running.Running):
         seen, known = self.view.sessions.get(id), self._orders.get(id)
         if seen is None or known is None or seen.record.epoch < known[1]:
             return None
-        last = seen.record
-        if last.deleted:
+        if (last := seen.record).deleted:
             return "deleted", f"it was deleted on machine {last.machine}"
         newest = self.copies.standby.newest(id) if self.copies else None
         here = self.name not in last.copies or (newest is not None and newest[0] >= last.epoch)
@@ -509,12 +508,10 @@ class Joined(running.Running):
         stay = {*owned, *here, *(self._orders if self.halted else ())}
         self._orders = known | {id: it for id, it in self._orders.items() if id in stay}
         changes = Orders()
-        for id in owned.keys() & here.keys():
-            record, facts = owned[id], here[id]
-            if not self.settled(id, record):
-                continue
-            if record.wanted not in (self._orders[id][0], wanted_of(facts)):
-                do.append(facts.id)
+        for id in self.engines():
+            record = owned[id]
+            if record.wanted not in (self._orders[id][0], wanted_of(here[id])):
+                do.append(id)
             changes[id] = record.wanted, record.epoch
         await self._write(changes)
         for id in do:
@@ -580,8 +577,7 @@ class Joined(running.Running):
         bare = ((id, it) for id, it in owned.items() if not (it.copies or id in copied))
         unclaimed = {id for id, it in bare if it.wanted == "stopped"}
         gone = {id for id, it in owned.items() if self.settled(id, it)} | unclaimed
-        gone -= self.here().keys()
-        if not gone:
+        if not (gone := gone - self.here().keys()):
             return {}
         trash = await asyncio.to_thread(folders.list_trash, root)
         known = {it.id for it in trash if it.why == "deleted" and not (root / it.id).exists()}

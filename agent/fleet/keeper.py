@@ -367,8 +367,7 @@ class Keeper:
                     return
                 put = Put(self.keys.machine(name), encoded(lost))
                 same = [*self._mine(), Same(put.key, seen.revision)]
-                answer = await self.store.commit(same, [put])
-                if answer.committed:
+                if (answer := await self.store.commit(same, [put])).committed:
                     log.warning("machine %s is lost: no renewal for %g s", name, self.fleet.ttl)
                     self.view.machines[name] = Seen(lost, answer.revision, self.clock.now())
             while self._may_move() and self.clock.now() < due:

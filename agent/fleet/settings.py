@@ -16,8 +16,7 @@ def _store_fault(members: tuple[str, ...]) -> str:
     for member in members:
         if fault := url_fault(member, ("https", "http")):
             return fault
-        parts = urlsplit(member)
-        if parts.path.strip("/"):
+        if (parts := urlsplit(member)).path.strip("/"):
             return f"{member!r:.80} must not have a path"
         if parts.scheme == "http" and not _is_near(parts.hostname or ""):
             return f"http is for loopback and private addresses, {member!r:.80} must be https"

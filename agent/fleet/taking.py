@@ -131,8 +131,7 @@ def read_halt(pairs: Sequence[Pair]) -> Halt | None:
 
 
 def _seen(pair: Pair, kind: type[R], known: dict[str, Seen[R]], now: float) -> Seen[R] | None:
-    before = known.get(named(pair.key))
-    if before is not None and before.revision == pair.revision:
+    if (before := known.get(named(pair.key))) is not None and before.revision == pair.revision:
         return before
     record = decoded(pair.value, kind)
     return None if record is None else Seen(record, pair.revision, now)

@@ -43,8 +43,7 @@ def disturb(session: Path, draw: random.Random) -> None:
     """As stores write: a new file in the place of the old one, sometimes in a folder."""
     for _ in range(draw.randint(1, 4)):
         path = session / draw.choice(["a", "b", "c", "in/d", "in/deep/e"])
-        old = path.read_bytes() if path.exists() else b""
-        if old and draw.random() < 0.2:
+        if (old := path.read_bytes() if path.exists() else b"") and draw.random() < 0.2:
             path.unlink()
             continue
         cut = draw.randint(0, len(old))

@@ -6,9 +6,8 @@ import os
 import pwd
 import stat
 import tarfile
-import tempfile
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,8 +24,9 @@ from agent.fleet.settings import FleetSettings, fleet_of
 from tests.conftest import Eventually
 from tests.daemon.conftest import RunningAgent, cli, make_agent
 from tests.lacking import not_lent
+from tests.vault.conftest import open_root
 
-__all__ = ["make_agent"]
+__all__ = ["make_agent", "open_root"]
 
 EXAMPLE = (Path(__file__).parents[2] / "agent.toml.example").read_text()
 
@@ -35,14 +35,6 @@ EXAMPLE = (Path(__file__).parents[2] / "agent.toml.example").read_text()
 def content(tmp_path: Path) -> bytes:
     plan.plan("shops", {"a": "198.51.100.1", "b": "127.0.0.2"}, tmp_path)
     return (tmp_path / "plan-b.tar").read_bytes()
-
-
-@pytest.fixture
-def open_path() -> Iterator[Path]:
-    """A folder that every user may pass."""
-    with tempfile.TemporaryDirectory(dir="/tmp") as made:
-        Path(made).chmod(0o755)
-        yield Path(made)
 
 
 def machine(tmp_path: Path, text: str) -> tuple[Path, Path]:
@@ -142,12 +134,12 @@ def test_what_is_no_plan_is_refused(content: bytes) -> None:
 
 @pytest.mark.parametrize("planted", ["folder", "files"])
 def test_root_writes_through_no_link_of_the_agents_user(
-    open_path: Path, content: bytes, planted: str
+    open_root: Path, content: bytes, planted: str
 ) -> None:
     if os.geteuid() != 0:
         not_lent("needs root, who alone may follow such a link")
-    config, state = machine(open_path, "")
-    user, victim = pwd.getpwnam("nobody"), open_path / "victim"
+    config, state = machine(open_root, "")
+    user, victim = pwd.getpwnam("nobody"), open_root / "victim"
     victim.mkdir(mode=0o755)
     for name in plan.KEYS:
         (victim / name).write_text("root's")

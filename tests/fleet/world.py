@@ -41,10 +41,9 @@ class Logins:
 
     def connect(self, id: str, host: "Host") -> None:
         self.count += 1
-        there = self.holders.setdefault(id, set())
-        if others := there - {host}:
+        if others := self.holders.setdefault(id, set()) - {host}:
             self.wrong.append(f"{now():.1f}: {id} on {host.name}, and still on {len(others)} more")
-        there.add(host)
+        self.holders[id].add(host)
 
     def disconnect(self, id: str, host: "Host") -> None:
         self.holders[id].discard(host)

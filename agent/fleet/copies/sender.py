@@ -302,8 +302,7 @@ class Copies:
             place.asked_at = boot_now() + AWAY
 
     def _is_away(self, name: str, cause: str) -> None:
-        line = self.lines[name]
-        if line.away_until < boot_now():
+        if (line := self.lines[name]).away_until < boot_now():
             log.warning("machine %s gets no copies for %g s: %s", name, AWAY, cause)
         line.away_until, line.cause = boot_now() + AWAY, cause
 

@@ -60,8 +60,7 @@ class Standby:
                 return
             raise Refused(f"cannot confirm {sealed.id!r:.80}: it is not here", code="needs_base")
         id, change = unseal(self._key, sealed)
-        known = self.newest(id)
-        if known is not None and (sealed.epoch, sealed.number) <= known:
+        if (known := self.newest(id)) is not None and (sealed.epoch, sealed.number) <= known:
             raise Refused(f"cannot take a copy of {id}: {known} is here already", code="older")
         if sealed.base:
             apply({}, change)
