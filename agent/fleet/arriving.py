@@ -56,8 +56,8 @@ class Arriving:
             leased = replace(identity, leased=True)
             how: Any = {"replace": False, "lineage": identity.lineage, "why": "replaced"}
             await asyncio.to_thread(restore.put_in_place, self._root, "import", leased, **how)
-            if MOVED not in files and MESSAGES in files:  # it may have taken more since
-                await asyncio.to_thread(incoming.lacks_newest, self._root / id / MESSAGES)
+            if MOVED not in files:  # it may have taken more since
+                await self.lacks_newest(id)
             said = JournalEntry("arrived", why, instance=id, wall=time.time())
             await self._store.add(made, record, said)
             await self._write_messages(id, _rows(files), files, instead=True)
@@ -65,6 +65,11 @@ class Arriving:
             facts.enabled_by_operator = self._seats.enabled_by_operator(facts)
             await self._send(id)
             self._wake(id)
+
+    async def lacks_newest(self, id: InstanceId) -> None:
+        """Its readers get a gap: another machine may have taken messages that are not here."""
+        if (path := self._root / id / MESSAGES).exists():
+            await asyncio.to_thread(incoming.lacks_newest, path)
 
     async def retire(self, facts: Facts, kind: str, why: str) -> None:
         facts.action.interrupt_start()

@@ -396,7 +396,10 @@ class Joined(running.Running):
                         files = await asyncio.to_thread(copies.standby.build, id)
                     why = f"machine {self.name} goes on with it, from its copy {newest}"
                     await self._arriving.bring_in(id, files, why)
+                    epoch = newest[0]
             if id in self.here():
+                if record.epoch > epoch + 1:  # another machine had it, and its files are nowhere
+                    await self._arriving.lacks_newest(id)
                 return id
             cause = f"its folder is not on {self.name}, nor a copy that opens: restore or delete it"
         except (WaError, OSError) as error:

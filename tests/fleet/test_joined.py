@@ -162,6 +162,11 @@ async def test_an_order_that_may_not_last_is_refused_or_called_unsure(it: Real) 
         with code_is("owner_changed"):
             await asked
     assert [*it.b.copied()] == ["s"], "as its folder; it may not have run there yet"
+    # It ran there, and that machine is lost: the folder here is the newest.
+    lacks = it.b._arriving.lacks_newest = AsyncMock()
+    it.write("s", Session("b", 3))
+    await it.until(lambda: S in it.b.engines(), TTL)
+    lacks.assert_awaited_once_with("s")
     # Another machine's request, before this one's first renewal.
     it.b.keeper, request = None, make_mocked_request("POST", "/")
     call = Mock(**{"supervisor.gate.fleet": it.b, "request.match_info": {"id": "x"}})
