@@ -170,8 +170,7 @@ def _changed(options: command.Options) -> tuple[Path, bool, Config]:
 
     if (path := client.config_path(options.config, os.environ)) is None:
         raise Refused(client.NO_CONFIG)
-    installed = path == client.INSTALLED_CONFIG
-    if installed and os.geteuid() != 0:
+    if (installed := path == client.INSTALLED_CONFIG) and os.geteuid() != 0:
         raise Refused("cannot change the service: it is root's; run it with sudo")
     return path, installed, load_config(path, os.environ)
 

@@ -130,8 +130,7 @@ def done_as_owner(state: Path, doing: str, *words: str | Path, feed: bytes = b""
     if (owner := other_user.owner_of(state)) is None:
         return False
     command = (sys.executable, "-I", "-m", "agent.fleet.join", *words)
-    answer = other_user.run_as(owner, command, within=600.0, feed=feed)
-    if answer.status:
+    if (answer := other_user.run_as(owner, command, within=600.0, feed=feed)).status:
         raise HostError(f"cannot {doing}: {answer.text[-300:]}")
     return True
 

@@ -548,8 +548,7 @@ class Joined(running.Running):
         """Records that do not say what this machine knows of its sessions."""
         found = {id: self._newer(id, facts) for id, facts in self.here().items()}
         every = [*found.items(), *(await self._deleted()).items()]
-        due = dict([(id, it) for id, it in every if it is not None][: taking.BATCH])
-        if not due:
+        if not (due := dict([(id, it) for id, it in every if it is not None][: taking.BATCH])):
             return
         with suppress(TryLater):  # the next renewal says what became of it
             if await keeper.change(due):
@@ -559,8 +558,7 @@ class Joined(running.Running):
 
     def _newer(self, id: str, facts: Facts) -> records.Session | None:
         record = self.view.sessions[id].record if id in self.view.sessions else None
-        known = self._orders.get(id)
-        if record and known and record.epoch + record.deleted > known[1]:
+        if record and (known := self._orders.get(id)) and record.epoch + record.deleted > known[1]:
             return None  # its folder is an older one
         wanted, engine = wanted_of(facts), facts.instance.engine
         how = "newest" if engine in records.COPIED_LIVE else "wait"

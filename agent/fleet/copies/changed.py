@@ -32,11 +32,10 @@ IDENTITY, MESSAGES, ROWS, MEDIA = "instance.json", "messages/messages.db", "outb
 MOVED = "moved"
 """Paths of a copy, beside the session's files, which lie below `session/`; the last, an empty file,
 is in the copy of a session that its machine has ended to give it away."""
-SHARE = 20
-"""A copy of messages.db is followed by a pause of this number of times its duration."""
+SHARE, LONGEST_PAUSE = 20, 4.0
+"""A copy of messages.db is followed by a pause of this number of times its duration, and of this
+number of seconds at most, well within what a copy may lack."""
 TICK = 0.05
-LONGEST_PAUSE = 4.0
-"""Seconds, well within what a copy may lack."""
 _CHANGED = """select instance, count(*), max(changed_wall), total(tries), max(begun_wall),
 group_concat(case when state in ('accepted', 'sending') then file end, '/')
 from messages group by instance"""

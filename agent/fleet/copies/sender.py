@@ -39,20 +39,18 @@ is up to 4 s old, and the write takes a moment."""
 BEGINS = 2.5
 """Seconds in which a machine of the record must answer to an agent that begins: it does not know
 since when that machine lacks changes."""
-ASKS = 4.0
-"""Seconds after which a machine that got nothing is asked if it still has the copy."""
-AGAIN = 1.0
-"""Seconds until a machine that did not answer is asked again."""
+ASKS, AGAIN = 4.0, 1.0
+"""Seconds after which a machine that got nothing is asked if it still has the copy, and until one
+that did not answer is asked again."""
 AWAY = 30.0
 """Seconds for which a machine that does not answer for long, or has no room, gets no copies; and a
 session that cannot be copied is not looked at."""
 FORGETS = 60.0
 """Seconds between two looks for copies of no use, and without a word of its owner's before a copy
 is one: a machine that enters the record is asked all the time."""
-MOST_SENT = 4 << 20
-"""Bytes of one request, but for a change that has more."""
-MOST_READ = 16 << 20
-"""Bytes of the bases that are made in one tick, or wait for one machine."""
+MOST_SENT, MOST_READ = 4 << 20, 16 << 20
+"""Bytes of one request, but for a change that has more; and of the bases that are made in one tick,
+or wait for one machine."""
 
 DAMAGED = "cannot copy it: the files of its pairing are damaged, or gone"
 JUMP = 1000
@@ -319,8 +317,7 @@ class Copies:
             stay = [it for it in seen.record.copies if it in fresh]
             if row.targets and enter.issuperset(row.targets):
                 stay = [it for it in stay if it in enter]
-            copies = (*stay, *sorted(enter - {*stay}))
-            if copies != seen.record.copies:
+            if (copies := (*stay, *sorted(enter - {*stay}))) != seen.record.copies:
                 due[id] = replace(seen.record, copies=copies)
         for at in range(0, len(due), BATCH):
             try:
@@ -362,8 +359,7 @@ class Copies:
         while True:
             rows = [self.rows[id] for id in ids or self.rows if id in self.rows]
             each = ((row, row.places[name]) for row in rows for name in row.targets)
-            late = [it for it in each if not it[0].cause and it[1].whole_at < asked]
-            if not late:
+            if not (late := [it for it in each if not it[0].cause and it[1].whole_at < asked]):
                 return
             for row, place in late:
                 self._beside.hurry(row.changed.id)

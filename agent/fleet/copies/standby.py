@@ -148,8 +148,7 @@ class Standby:
                 length, check = _HEAD.unpack(head)
                 if crc32(head[:4]) != check:
                     raise damaged("a length in it was changed")
-                content = file.read(min(length, LARGEST))
-                if len(content) < length:
+                if len(content := file.read(min(length, LARGEST))) < length:
                     break
                 try:
                     sealed = msgspec.msgpack.decode(content, type=Sealed)
