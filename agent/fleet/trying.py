@@ -1,5 +1,6 @@
 """A fleet on this machine, to try it out: `python -m agent.fleet.trying 3` runs three members of
-etcd and three agents, without TLS, in a folder that goes at the end."""
+etcd and three agents, without TLS, in a folder that goes at the end, unless an agent that a person
+started again runs there."""
 
 import json
 import os
@@ -12,41 +13,48 @@ import tempfile
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from agent.files import make_folder, write_whole
+from agent.files import folder_locked, make_folder, write_whole
 
-Processes = list[subprocess.Popen[bytes]]
 ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def main(argv: list[str]) -> int:
-    count = int(argv[0]) if argv and argv[0].isdecimal() else 0
+    count = int(argv[0]) if len(argv) == 1 and argv[0].isdecimal() else 0
     if not 2 <= count <= 9:
-        print("cannot try a fleet: name 2 to 9 machines, as --fleet 3", file=sys.stderr)
+        print(
+            "cannot try a fleet: --fleet takes a number from 2 to 9, and no other option",
+            file=sys.stderr,
+        )
         return 2
     if shutil.which("etcd") is None:
         sys.exit("cannot try a fleet: no etcd here; sudo apt install etcd-server")
     for number in ENDS:
         signal.signal(number, signal.default_int_handler)
-    processes = Processes()
-    with tempfile.TemporaryDirectory(prefix="wa-fleet-", ignore_cleanup_errors=True) as root:
-        try:
-            _start(Path(root), "abcdefghi"[:count], processes)
-            for agent in processes[count:]:
-                agent.wait()
-        except KeyboardInterrupt:
-            print("it ends; a worker of an agent that you killed ends with its lease", flush=True)
-        finally:
-            for number in ENDS:
-                signal.signal(number, signal.SIG_IGN)
-            for process in reversed(processes):
-                process.terminate()
-                with suppress(subprocess.TimeoutExpired):
-                    process.wait(10)
-                process.kill()
+    processes, root = list[subprocess.Popen[bytes]](), Path(tempfile.mkdtemp(prefix="wa-fleet-"))
+    try:
+        _start(root, "abcdefghi"[:count], processes)
+        for agent in processes[count:]:
+            agent.wait()
+    except KeyboardInterrupt:
+        print("it ends; a worker of an agent that you killed ends with its lease", flush=True)
+    finally:
+        for number in ENDS:
+            signal.signal(number, signal.SIG_IGN)
+        for process in reversed(processes):
+            process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(10)
+            process.kill()
+        with suppress(BlockingIOError), ExitStack() as held:
+            for state in root.glob("?"):
+                held.enter_context(folder_locked(state))
+            shutil.rmtree(root, ignore_errors=True)
+        if root.exists():
+            print(f"{root} stays: an agent that you started runs in it")
     return 0
 
 
-def _start(root: Path, names: str, processes: Processes) -> None:
+def _start(root: Path, names: str, processes: list[subprocess.Popen[bytes]]) -> None:
     """`processes` gets the members of etcd, and then the agents."""
     with ExitStack() as held:
         servers = [socket.create_server(("127.0.0.1", 0)) for _ in range(4 * len(names))]

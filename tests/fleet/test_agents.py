@@ -11,12 +11,14 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
 from agent.fleet import trying
 from agent.fleet.etcd import Etcd, Get, Put
 from agent.fleet.records import Claim, Fleet, Halt, Keys, Machine, Session, decoded, encoded
+from agent.host.choose import only_agent
 from tests.conftest import Eventually
 from tests.daemon.conftest import AgentClient, RunningAgent, cli, done, make_agent, workers_in
 from tests.fleet.members import Members, members, needs_etcd
@@ -220,10 +222,21 @@ async def test_an_ordered_stop_keeps_its_leases_until_all_is_saved(
         await eventually(lambda: agent.status("s"), "CONNECTED", within=FLEET.ttl)
 
 
+def test_a_tried_fleet_leaves_its_folder_to_an_agent_that_was_started_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needs_etcd()
+    assert {trying.main(it) for it in ([], ["1"], ["3", "--state"])} == {2}
+    for name, value in ("ENDS", ()), ("_start", Mock()), ("tempfile.mkdtemp", lambda **_: tmp_path):
+        monkeypatch.setattr(f"agent.fleet.trying.{name}", value)
+    with only_agent(tmp_path / "b"):
+        assert (trying.main(["2"]), tmp_path.exists()) == (0, True)
+    assert (trying.main(["2"]), tmp_path.exists()) == (0, False)
+
+
 @pytest.mark.slow
 async def test_a_fleet_on_one_machine_ends_as_a_whole(eventually: Eventually) -> None:
     needs_etcd()
-    assert trying.main(["1"]) == 2
     command = (sys.executable, "-m", "agent.fleet.trying", "2")
     process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
     said = ""
