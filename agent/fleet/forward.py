@@ -55,8 +55,10 @@ async def forward(fleet: "Joined", id: str, request: web.Request) -> web.StreamR
             await fleet.be_sure("take an order", id, deletes=request.method == "DELETE")
         # An older folder would take a reader's cursor back.
         old = not fleet.is_sure_of(id) or id in fleet.view.sessions.keys() - fleet.engines().keys()
-        if reads and messages and id in fleet.here() and old:
-            raise TryLater(f"cannot read messages: {fleet.why(id) or 'wait'}", code="owner_changed")
+        if messages and id in fleet.here() and (old if reads else fleet.in_doubt):
+            raise TryLater(
+                f"cannot read or send now: {fleet.why(id) or 'wait'}", code="owner_changed"
+            )
         return None
     if request.path.endswith("/live"):
         raise TryLater(f"cannot follow {id} here: {fleet.why(id)}", code="owner_changed")

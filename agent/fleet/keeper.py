@@ -237,6 +237,7 @@ class Keeper:
                 if stood is None or stood[0] != pair.revision:
                     stood = pair.revision, now
                 fresh = how_to_begin(past, found, self._here, now - stood[1], self.fleet.ttl)
+                self.runner.in_doubt = fresh is None
                 if fresh is not None:
                     break
                 self._note(f"{self.name} may still run: wait, correct the name, or `fleet rename`")

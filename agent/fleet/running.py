@@ -27,7 +27,8 @@ _HARMLESS = frozenset({reconcile.ActionKind.STOP, reconcile.ActionKind.DISCONNEC
 class Running(gate.Alone):
     """The sessions' workers. Those of backends have none here, and are no part of the fleet."""
 
-    leased, clock = True, keeper.BootClock()
+    leased, clock, in_doubt = True, keeper.BootClock(), False
+    """The last: true while this machine may be the twin of one that runs, and sends nothing."""
     settled: Callable[[str, records.Session], bool]
     """True if the files here are those that the session goes on with."""
     why: Callable[[str], str]
