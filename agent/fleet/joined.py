@@ -562,12 +562,13 @@ class Joined(running.Running):
             return None  # its folder is an older one
         wanted, engine = wanted_of(facts), facts.instance.engine
         how = "newest" if engine in records.COPIED_LIVE else "wait"
+        program = facts.instance.settings.get("program", "") if engine == "program" else ""
+        own: Any = {"engine": engine, "failover": how, "wanted": wanted, "program": program}
         if record is None or record.deleted:
-            epoch = record.epoch + 1 if record else 1
-            return records.Session(self.name, epoch, engine, how, wanted)
+            return records.Session(self.name, record.epoch + 1 if record else 1, **own)
         copies = record.copies if engine in records.COPIED_LIVE else ()  # it has its files itself
         # After `accept` neither is in a record that the store did not know.
-        now = replace(record, engine=engine, failover=how, wanted=wanted, copies=copies)
+        now = replace(record, copies=copies, **own)
         return now if record.machine == self.name and now != record else None
 
     async def _deleted(self) -> dict[str, records.Session]:
@@ -597,6 +598,7 @@ class Joined(running.Running):
             closed=not self._has_room,
             used=len(self.running()),
             engines=tuple(it for it in engine_names() if it not in remote_engines()),
+            programs=tuple(it.name for it in known.config.rows.get("program", ())),
             drained=self._registry.stopping or self.drained,
             lacks=dict(mine[:20]),
             key=self.copies.mark if self.copies else "",

@@ -32,10 +32,9 @@ if TYPE_CHECKING:
 
 PAUSE = 0.1
 """Seconds between renewals at least, however often the keeper is woken."""
-COMPACT_EVERY = 600.0
-KEPT = 30 * 86400.0
-"""Seconds for which the first machine keeps the record of a deleted session; its next agent counts
-them from its begin."""
+COMPACT_EVERY, KEPT = 600.0, 30 * 86400.0
+"""Seconds between two compactions; and for which the first machine keeps the record of a deleted
+session: its next agent counts them from its begin."""
 NOTED = 20
 """Renewals after which the disk notes the last one."""
 

@@ -36,6 +36,8 @@ class Machine(msgspec.Struct, frozen=True, omit_defaults=True):
     """True if its disk is full or closed: it has room for no session."""
     used: int = 0
     engines: tuple[str, ...] = ()
+    programs: tuple[str, ...] = ()
+    """Names of the [[program]] tables of its agent.toml."""
     drained: bool = False
     lost: bool = False
     """True if another machine saw this record stand still for a ttl: its sessions may be taken."""
@@ -61,6 +63,8 @@ class Session(msgspec.Struct, frozen=True, omit_defaults=True):
     copies: tuple[str, ...] = ()
     """Machines whose copy is in sync: they may take the session over."""
     deleted: bool = False
+    program: str = ""
+    """Name of the [[program]] that runs as it; "" = its engine needs none."""
 
     def taken_by(self, name: str) -> "Session":
         left = tuple(it for it in self.copies if it != name)

@@ -114,6 +114,7 @@ class View(Struct):
             "its agent does not run": there.lost or there.released,
             "it is drained": there.drained,
             f"its agent lacks engine {it.engine}": it.engine not in there.engines,
+            f"its agent.toml lacks program {it.program}": it.program not in ("", *there.programs),
             "its fleet.key is another one": there.key != self.machines[it.machine].record.key,
             "it has room for none: its disk is full or closed": there.closed,
             f"{runs}, and has memory for {there.capacity}": there.used >= there.capacity,

@@ -42,7 +42,7 @@ class Real(World):
         base, config, at = Mock(root=root / "b/sessions"), root / "b.toml", "127.0.0.1:1"
         base.root.mkdir(parents=True)
         rows = (f'[[instance]]\nid = "{id}"\nengine = "sandbox"\n' for id in ("mine", "theirs"))
-        config.write_text("".join(rows))
+        config.write_text("".join(rows) + '[[program]]\nname = "bot"\ncommand = ["bot"]\n')
         in_fleet(Mock(config=config, state=root / "b"), Mock(clients={"": f"http://{at}"}), "b", at)
         base.settings.config = load_config(config, {})
         base.settings.memory_budget.return_value = 0
@@ -70,6 +70,7 @@ class Real(World):
     async def has(self, id: str = "s", engine: str = "sandbox") -> Mock:
         """Its folder."""
         facts = Mock(leased=True, should_run=True, instance=Mock(engine=engine, backend=""))
+        facts.instance.settings = {"program": "bot"}
         facts.unit.runs, facts.action.is_start = False, False
         facts.wait, facts.busy = Mock(reason="no_lease", sentence=""), asyncio.Lock()
         self.registry.facts[id] = facts
@@ -257,14 +258,15 @@ async def test_an_older_disk_or_a_lost_folder_goes_on_with_copies(it: Real) -> N
 
 @real
 async def test_a_drained_machine_says_which_sessions_stay(it: Real) -> None:
-    it.hosts["a"].describe = lambda: Machine(capacity=5, engines=("sandbox",), key=KEY.mark)
-    for id, engine in ("s", "sandbox"), ("w", "web"):
+    engines = "sandbox", "program"
+    it.hosts["a"].describe = lambda: Machine(capacity=5, engines=engines, key=KEY.mark)
+    for id, engine in ("s", "sandbox"), ("w", "web"), ("p", "program"):
         (await it.has(id, engine)).wait.reason = ""
-    await it.until(lambda: it.b.view.machines["a"].record.engines, TTL)
     it.write("s", Session("b", 1))  # as by `accept` of a store that did not know it
     await asyncio.sleep(TTL)
-    assert await it.b.drain(True) == {"w": "a: its agent lacks engine web"}
-    await it.until(lambda: it.machine("b").drained, 0.5)
+    stays = {why[-11:] for why in (await it.b.drain(True)).values()}
+    assert stays == {" engine web", "program bot"}
+    await it.until(lambda: (b := it.machine("b")).drained and b.programs == ("bot",), 0.5)
     said = {row["id"]: row["cause"] for row in (await it.b.show())["troubles"]}
     assert ("it moves" in said["s"], "it stays" in said["w"]) == (True, True)
     it.registry.facts["z"] = Mock(leased=False)

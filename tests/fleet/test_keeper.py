@@ -48,9 +48,7 @@ async def test_sessions_of_a_dead_machine_are_connected_elsewhere_in_time(world:
 
 
 @played
-async def test_neither_an_outage_nor_a_record_that_cannot_be_read_moves_a_session(
-    world: World,
-) -> None:
+async def test_neither_outage_nor_unreadable_record_moves_a_session(world: World) -> None:
     await world.begin("abc", 6, copies=2)
     await asyncio.sleep(TTL)
     before = where(world)

@@ -42,12 +42,11 @@ since when that machine lacks changes."""
 ASKS, AGAIN = 4.0, 1.0
 """Seconds after which a machine that got nothing is asked if it still has the copy, and until one
 that did not answer is asked again."""
-AWAY = 30.0
-"""Seconds for which a machine that does not answer for long, or has no room, gets no copies; and a
-session that cannot be copied is not looked at."""
-FORGETS = 60.0
-"""Seconds between two looks for copies of no use, and without a word of its owner's before a copy
-is one: a machine that enters the record is asked all the time."""
+AWAY, FORGETS = 30.0, 60.0
+"""Seconds for which a machine that does not answer for long, or has no room, gets no copies, and a
+session that cannot be copied is not looked at; and between two looks for copies of no use, as well
+as without a word of its owner's before a copy is one: a machine that enters the record is asked all
+the time."""
 MOST_SENT, MOST_READ = 4 << 20, 16 << 20
 """Bytes of one request, but for a change that has more; and of the bases that are made in one tick,
 or wait for one machine."""
