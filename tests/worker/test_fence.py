@@ -6,6 +6,7 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import AsyncMock, Mock
 
 import pytest
 
@@ -85,6 +86,16 @@ async def test_past_its_lease_it_ends_and_saves_nothing(bench: Any) -> None:
     assert await bench.ended() in (BY_ITSELF, BY_THE_KERNEL)
     assert boot_now() >= until
     assert (bench.session / "sandbox.json").read_bytes() == before
+
+
+async def test_its_own_timer_ends_it(monkeypatch: pytest.MonkeyPatch, eventually: Any) -> None:
+    monkeypatch.setattr(fence, "KillTimer", Mock())
+    monkeypatch.setattr(os, "_exit", exits := Mock())
+    own = fence.Fence(engine := AsyncMock(), Mock(), Mock())
+    await own.lease({"until": boot_now() + 1.0})
+    await eventually(lambda: exits.called, within=20)
+    assert (exits.call_args.args, engine.disconnect.await_count) == ((fence.LEASE_OVER,), 1)
+    own.close()
 
 
 async def test_every_lease_replaces_the_one_before(bench: Any) -> None:
