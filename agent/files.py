@@ -155,17 +155,17 @@ def make_folder(path: Path) -> None:
         sync(path.parent)
 
 
-def standing(path: Path) -> list[os.stat_result]:
+def standing(path: Path) -> list[tuple[str, os.stat_result]]:
     """Of an SQLite database that is open: its folder, its file, its log and the log's index."""
-    beside = (path.with_name(path.name + it) for it in ("-wal", "-shm"))
-    return [path.parent.stat(), *(each.lstat() for each in (path, *beside))]
+    names = (str(path.parent), *(f"{path}{beside}" for beside in ("", "-wal", "-shm")))
+    return [(name, os.lstat(name)) for name in names]
 
 
-def in_place(path: Path, was: Sequence[os.stat_result]) -> bool:
+def in_place(was: Sequence[tuple[str, os.stat_result]]) -> bool:
     """False if one of `standing` was removed, or another one has its name; if the file is empty."""
     with suppress(OSError):
-        now = standing(path)
-        return now[1].st_size > 0 and all(map(os.path.samestat, now, was))
+        now = [os.lstat(name) for name, _ in was]
+        return now[1].st_size > 0 and all(map(os.path.samestat, now, (it for _, it in was)))
     return False
 
 

@@ -43,8 +43,8 @@ def person_of(text: str, field: str) -> str:
     name = name.partition(":")[0] if at else digits_of(name) if is_phone(name) else ""
     domain = domain if domain and domain != "c.us" else "s.whatsapp.net"
     if not _NAME.fullmatch(name) or domain not in ("s.whatsapp.net", "lid"):
-        cause = f"{field} is neither a phone number nor a person's id"
-        raise InvalidRequest(f"cannot use {text!r:.80}: {cause}", field=field)
+        why = f"cannot use {field}: it is neither a phone number nor a person's id"
+        raise InvalidRequest(why, field=field)
     return f"{name}@{domain}"
 
 

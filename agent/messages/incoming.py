@@ -58,7 +58,7 @@ _OF_CHAT = "(chat = ? or (alias <> '' and alias = ? and chat not like '%@g.us'))
 
 class Incoming:
     def __init__(self, path: Path, owner: str = "", **bounds: float) -> None:
-        self.path, self._home = path, path.parents[1].stat()
+        self.path, self._home = path, (path.parents[1], path.parents[1].stat())
         self.owner = owner
         """The id of the session, which the file must have."""
         self.bounds = {"hours": 72.0, "megabytes": 256.0, "most": 100_000} | bounds
@@ -115,13 +115,13 @@ class Incoming:
     def _open(self) -> sqlite3.Connection:
         """Opened at the first use, so a session in which nothing arrives has no file. StoreError:
         another session's folder stands in the place of this one's, whose file is left alone."""
-        if not os.path.samestat(self.path.parents[1].stat(), self._home):
+        if not os.path.samestat(self._home[0].stat(), self._home[1]):
             raise errors.StoreError(f"cannot open {self.path}: another folder stands there")
         if self._db is not None:
-            if files.in_place(self.path, self._standing):
+            if files.in_place(self._standing):
                 return self._db
             self.close()  # no reader would ever find what it takes
-            if not (self.path.exists() and os.path.samestat(self.path.lstat(), self._standing[1])):
+            if not files.in_place(self._standing[:2]):
                 self.said.append(f"{NAME} was removed, moved away or replaced")
         rights = database.rights_in(self.path.parent)
         db, aside = database.open_file(self.path, FORM, mode=rights)
@@ -141,7 +141,7 @@ class Incoming:
                 self._next += 1
                 _lacks(db, self._next - 1, lost)
             db.execute("update state set owner = ?", (self.owner,))
-        self._standing: list[os.stat_result] = files.standing(self.path)
+        self._standing: list[tuple[str, os.stat_result]] = files.standing(self.path)
         self._db, self._begun = db, self._next
         return db
 

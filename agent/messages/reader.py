@@ -159,8 +159,7 @@ class Reader:
 
     async def ask(self, id: InstanceId, do: str, args: Mapping[str, Any]) -> Answer:
         """Ask the worker, or its file where none runs, a question of `incoming.READS`."""
-        facts = self._registry.get(id)
-        if facts.instance.backend:
+        if (facts := self._registry.get(id)).instance.backend:
             raise errors.Refused(f"{_CANNOT} of {id}: its server has them", code="not_supported")
         async with self._sessions[id].reads:
             if facts.link is not None:

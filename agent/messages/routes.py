@@ -163,7 +163,8 @@ async def media(call: Call) -> web.StreamResponse:
             "X-Media-SHA256": str(about["sha256"]),
         }
         answer = web.StreamResponse(headers=headers)
-        answer.content_length = left = size = about["size"]
+        answer.content_length = size = about["size"]
+        left = size if call.request.method == "GET" else 0  # the answer to HEAD has no body
         try:
             await answer.prepare(call.request)
             async with asyncio.timeout(60.0 + size / SLOWEST):

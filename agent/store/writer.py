@@ -111,7 +111,7 @@ class Writer:
             log.warning("the caller of a write to %s has ended", self._path)
 
     def _keep_in_place(self) -> None:
-        if files.in_place(self._path, self._standing):
+        if files.in_place(self._standing):
             self.fault = None
         elif self.fault is None or clock.boot_now() >= self._try_at:
             self.fault, self._try_at = None, clock.boot_now() + PUT_BACK_EVERY
@@ -124,8 +124,8 @@ class Writer:
     def _put_back(self) -> None:
         """The connection has all that a removed file or log had. It is written beside its place,
         and put there if no other file has that name."""
-        path, (folder, file, *_) = self._path, self._standing
-        if not os.path.samestat(path.parent.stat(), folder):
+        path, ((_, folder), (_, file), *_) = self._path, self._standing
+        if not os.path.samestat(path.parent.lstat(), folder):
             raise errors.StoreError("another folder stands in the place of its own: put that back")
         copy_verified(self._db, back := path.with_name(f"{path.name}.back"))
         if os.path.lexists(path) and not os.path.samestat(path.lstat(), file):

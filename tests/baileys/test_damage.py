@@ -93,8 +93,7 @@ async def test_damaged_records_that_no_log_line_names_are_found_and_the_client_r
     bed.server.disconnect()
     session, group = session_of(bed, PEER), bed.auth / sender_key_of(bed, PEER)
     told = json.loads(session.read_bytes())
-    entry = next(iter(told["_sessions"].values()))
-    entry["currentRatchet"]["rootKey"] = ""
+    next(iter(told["_sessions"].values()))["currentRatchet"]["rootKey"] = ""
     session.write_text(json.dumps(told))
     group.write_text('{"type":"Buffer","data":"e30="}')
     assert sorted(damaged(bed)) == sorted([session.name, group.name])

@@ -65,8 +65,7 @@ async def task(bed: Bed) -> AsyncIterator[Task]:
     server.api = api = Whaticket(declared, folder, PATTERNS)
     await take(server, "7", happened=happened.append)
     await api.sessions()
-    session = api.held["7"]
-    yield Task(session, folder, happened)
+    yield Task(api.held["7"], folder, happened)
     await api.close()
 
 

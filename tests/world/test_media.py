@@ -61,6 +61,11 @@ async def test_a_file_comes_as_an_attachment_with_its_hash(agent, eventually):
         answer = await client.get(path_of(id))
         assert (answer.status, await answer.read()) == (200, content)
         shown = {name.lower(): text for name, text in answer.headers.items()}
+    reader, writer = await asyncio.open_unix_connection(agent.state / "api.sock")
+    head = f"HEAD {path_of(id)} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    writer.write(head.encode())
+    assert (await reader.read()).partition(b"\r\n\r\n")[2] == b"", "it would be the next answer"
+    writer.close()
     assert shown["content-type"] == "image/png"
     assert shown["content-disposition"].startswith('attachment; filename="ab.png"')
     assert shown["x-content-type-options"] == "nosniff"

@@ -66,7 +66,7 @@ def _chat_of(text: str) -> str:
     try:
         chat = whatsapp.receiver_of(text).replace("@c.us", "@s.whatsapp.net")
     except InvalidRequest:
-        why = f"cannot use {text!r:.80}: it is neither a phone number nor a chat's id"
+        why = "cannot use chat: it is neither a phone number nor a chat's id"
         raise InvalidRequest(why, field="chat") from None
     return chat if "@" in chat else f"{chat}@s.whatsapp.net"
 

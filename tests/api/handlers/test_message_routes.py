@@ -100,9 +100,11 @@ WRONG += ("wait=61", "since=1")
     ("path", "body", "field"),
     [
         *((f"messages?{query}", None, query.partition("=")[0]) for query in WRONG),
-        ("messages/m/media?chat=x", None, "chat"),
+        (f"messages/m/media?chat={TO}x", None, "chat"),
+        ("messages", {"to": TO, "text": "hi", "mentions": [f"{TO}x"]}, "mentions"),
         ("messages", {"to": TO, "type": "contact", "name": "Ann", "phone": "x"}, "phone"),
         ("read", {"chat": TO, "message_ids": ["M1", ""]}, "message_ids"),
+        ("read", {"chat": f"{TO}x", "message_ids": ["M1"]}, "chat"),
         ("sandbox/say", {"contact": TO, "fields": {"name": "x" * 300_000}}, "fields"),
     ],
 )
@@ -112,7 +114,8 @@ async def test_a_wrong_field_is_named(
     house.messages.add("shop")
     path = f"/api/instance/shop/{path}"
     answer = await (local.post(path, json=body) if body else local.get(path))
-    assert (answer.status, (await answer.json())["field"]) == (400, field)
+    refusal = await answer.json()
+    assert (answer.status, refusal["field"], TO in str(refusal)) == (400, field, False)
 
 
 async def test_who_may_read(house: House, local: aiohttp.ClientSession) -> None:

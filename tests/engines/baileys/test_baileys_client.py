@@ -101,8 +101,7 @@ async def test_every_kind_of_failure_has_its_own_error(
     tmp_path: Path, eventually: Eventually, body: str, why: str
 ) -> None:
     ended: list[str] = []
-    node = program(tmp_path, body)
-    client = await Client.start(node, tmp_path, lambda _: None, ended.append)
+    client = await Client.start(program(tmp_path, body), tmp_path, lambda _: None, ended.append)
     await eventually(lambda: ended == [why])
     assert not client.alive
     with pytest.raises(EngineError, match="the client ended"):

@@ -100,8 +100,7 @@ async def test_a_bot_is_left_to_itself_as_long_as_it_comes_back(bot: BotBench) -
 
     async def proof_age() -> float:
         with suppress(WaError):
-            answer = await link.call("probe", {"deep": True})
-            return float(answer["claim"]["proof_age"])
+            return float((await link.call("probe", {"deep": True}))["claim"]["proof_age"])
         return 0.0
 
     begun = asyncio.get_running_loop().time()

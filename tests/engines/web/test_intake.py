@@ -123,6 +123,5 @@ async def test_people_with_a_name_of_whatsapps_are_shown_by_their_number(
     stand_in.deliver("message", **{"from": lid, "id": "IN1", "body": "hi"})
     await bench.until(lambda: len(messages(bench)) == 2)
     sent, got = messages(bench)[told["id"]], messages(bench)["IN1"]
-    number = "5511777777777@s.whatsapp.net"
-    assert sent["chat"] == got["chat"] == got["sender"] == number
+    assert sent["chat"] == got["chat"] == got["sender"] == "5511777777777@s.whatsapp.net"
     assert (got["alias"], got["id"]) == (lid, f"m:{lid}:{lid}:IN1")

@@ -159,8 +159,7 @@ async def test_a_save_that_goes_on_may_take_longer_and_one_that_stands_may_not()
     ok, sent = await stopped(engine, reports)
     assert ok and "save" in engine.done and "EXTEND_TIMEOUT_USEC=25000000" in sent
 
-    engine = ScriptedEngine(save=60.0)
-    ok, sent = await stopped(engine, made_reports())
+    ok, sent = await stopped(ScriptedEngine(save=60.0), made_reports())
     assert not ok and not any(each.startswith("EXTEND") for each in sent)
 
 
