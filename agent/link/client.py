@@ -163,7 +163,7 @@ class Link(asyncio.Protocol):
         self, do: str, args: Mapping[str, Any] | None = None, *, timeout: float = 10.0
     ) -> Mapping[str, Any]:
         """Ask the worker. EngineError carries its own code; LinkError: gone, busy or silent."""
-        doing = f"cannot {do} {self._about}"
+        doing = f"cannot ask the worker of {self._about} for {do}"
         if self._transport is None or self._why:
             raise LinkError(f"{doing}: the link is closed", code="gone")
         if len(self._calls) >= MOST_CALLS:
