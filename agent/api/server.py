@@ -14,7 +14,6 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
@@ -275,7 +274,7 @@ def check_entrance(request: web.Request, allowed_hosts: set[str]) -> None:
 def _check_host(request: web.Request, allowed_hosts: set[str]) -> None:
     """Against DNS rebinding: a foreign name that leads to this machine is refused."""
     hosts = request.headers.getall("Host", [])
-    name = host_name(hosts[0]) if len(hosts) == 1 else None
+    name = auth.host_name(hosts[0]) if len(hosts) == 1 else None
     if name is None:
         words = "cannot read the Host header: send one, with this agent's name or address"
         raise InvalidRequest(words, field="Host", code="invalid_host")
@@ -284,16 +283,6 @@ def _check_host(request: web.Request, allowed_hosts: set[str]) -> None:
     if name not in allowed_hosts and name != here and not is_loopback(name):
         words = "cannot answer for this Host: add it to allowed_hosts in [api]"
         raise Forbidden(words, field="Host", code="host_not_allowed")
-
-
-def host_name(host: str) -> str | None:
-    """The name or address in a Host header, lower case, without port and brackets."""
-    try:
-        parts = urlsplit("//" + host)
-        _ = parts.port  # ValueError where it is no port
-    except ValueError:
-        return None
-    return parts.hostname if parts.netloc == host and parts.username is None else None
 
 
 def _check_origin(request: web.Request) -> None:
@@ -356,7 +345,7 @@ async def _answer(route: Route, parts: Parts, request: web.Request) -> web.Strea
 
 def _front_door(parts: Parts, enter: Enter | None) -> Middleware:
     audit, section = parts.audit, parts.section
-    hosts = {host_name(entry) or entry.lower() for entry in section.allowed_hosts if entry}
+    hosts = {auth.host_name(entry) or entry.lower() for entry in section.allowed_hosts if entry}
     hosts |= {split_address(section.listen)[0].lower()} if section.listen else set()
 
     async def enter_here(request: web.Request) -> auth.Caller:

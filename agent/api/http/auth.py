@@ -14,6 +14,7 @@ import time
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from string import ascii_lowercase, digits
+from urllib.parse import urlsplit
 
 from aiohttp import web
 
@@ -36,6 +37,7 @@ class Right(IntEnum):
 
 
 LEVELS = {right.name.lower(): right for right in (Right.READ, Right.OPERATE, Right.ADMIN)}
+_OF_PROXIES = ("forwarded", "via", "x-forwarded", "x-real")
 _TOKEN = re.compile(r"wak_([a-z0-9]{8})_([A-Za-z0-9_-]{16,128})")
 
 
@@ -137,15 +139,24 @@ def identify(request: web.Request, section: ApiSection, ring: KeyRing) -> Caller
     """By the key if one was sent; without one, by a trusted socket."""
     if (token := _token_of(request)) is not None:
         return ring.caller(token)
-    connection = connection_of(request)
-    if connection.local:
+    if (connection := connection_of(request)).local:
         # Its mode is 0660: root, the agent's user and its group can open it.
         return Caller(connection.address, Right.ADMIN) if section.trust_socket else ANONYMOUS
-    # A proxy on this machine forwards requests from anywhere.
-    proxied = any(name in request.headers for name in ("Forwarded", "X-Forwarded-For", "Via"))
-    both_here = is_loopback(connection.address) and is_loopback(connection.here)
-    trusted = section.trust_loopback and both_here and not proxied
+    # A proxy on this machine forwards requests from anywhere; some say so by the name alone.
+    proxied = any(name.lower().startswith(_OF_PROXIES) for name in request.headers)
+    ends = connection.address, connection.here, host_name(request.host) or ""
+    trusted = section.trust_loopback and all(map(is_loopback, ends)) and not proxied
     return Caller("loopback", Right.ADMIN) if trusted else ANONYMOUS
+
+
+def host_name(host: str) -> str | None:
+    """The name or address in a Host header, lower case, without port and brackets."""
+    try:
+        parts = urlsplit("//" + host)
+        _ = parts.port  # ValueError where it is no port
+    except ValueError:
+        return None
+    return parts.hostname if parts.netloc == host and parts.username is None else None
 
 
 def _token_of(request: web.Request) -> str | None:
