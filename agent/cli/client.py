@@ -112,7 +112,7 @@ class Client:
         with self.exchange(method, path, body, **headers) as response:
             if (answer := _object(response.read(_LARGEST))) is not None:
                 return answer
-        raise WaError("cannot read the agent's answer: it is not a JSON object")
+            raise OSError("its answer was cut, or is none; what was asked for may be done")
 
     @contextmanager
     def exchange(

@@ -611,15 +611,15 @@ TABLE = (
         "database_lost",
         lambda sight, _: sight.database_lost or None,
         "the agent's database is not as it was: {value}",
-        "Remove the cause; a restart of the agent sets a malformed file aside. `wa-agent key list`"
-        " has the keys that are left: revoke again what was revoked. The next start ends this.",
+        "Where agent.db.back is named: stop the agent, mv that to agent.db, start it. Else restart:"
+        " `wa-agent key list` has the keys that are left; revoke again what was revoked.",
     ),
     _machine(
         "outbox_lost",
         lambda sight, _: sight.outbox_lost or None,
         "{value}",
         "Refused: remove the cause. Lost: send again what is missing; a damaged file lies beside"
-        " outbox.db, and the next start ends this.",
+        " outbox.db, or outbox.db.back with what waited; the next start without it ends this.",
     ),
     _machine(
         "fleet",

@@ -289,7 +289,7 @@ class Sending:
                 try:
                     known = await self._store.get_fact(MARK)
                     await outbox.begin(Mark(*json.loads(known)) if known else None)
-                    if said := outbox.opened_so:
+                    if said := outbox.opened_so or outbox.writer.left:
                         self.lost = f"the outbox is lost: {said}"
                         log.error("%s", said)
                         note = JournalEntry("store_repaired", said, Category.SYSTEM)

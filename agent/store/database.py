@@ -235,7 +235,7 @@ class Store:
     @property
     def wrong(self) -> str:
         """Sentence on what a person must know of the file; "" = nothing."""
-        return str(self._writer.fault or self.lost)
+        return str(self._writer.fault or self.lost or self._writer.left)
 
     async def answers(self) -> None:
         """Return when the database has answered a question that costs nothing."""

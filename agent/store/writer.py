@@ -43,12 +43,15 @@ class Writer:
 
     def __init__(self, path: Path, connect: Callable[[], Database]) -> None:
         self._path, self._connect = path, connect
+        self._back = path.with_name(f"{path.name}.back")
+        self._told = f"another file took its place, and {self._back.name} has what the agent had"
+        self.left = self._told if self._back.exists() else ""
+        """What a run before this one left for a person to look at."""
         self.fault: errors.StoreError | None = None
         """Why no write is taken."""
-        self._try_at = 0.0
         self._loop = asyncio.get_running_loop()
         self._queue: queue.SimpleQueue[_Job[Any] | None] = queue.SimpleQueue()
-        self._closed = False
+        self._closed, self._try_at = False, 0.0
         self._thread = threading.Thread(target=self._run, name="store", daemon=True)
 
     @classmethod
@@ -127,15 +130,14 @@ class Writer:
         path, ((_, folder), (_, file), *_) = self._path, self._standing
         if not os.path.samestat(path.parent.lstat(), folder):
             raise errors.StoreError("another folder stands in the place of its own: put that back")
-        copy_verified(self._db, back := path.with_name(f"{path.name}.back"))
+        copy_verified(self._db, self._back)
         if os.path.lexists(path) and not os.path.samestat(path.lstat(), file):
             # That one must not replay this one's log.
             self._db.execute("pragma wal_checkpoint(truncate)").fetchall()
-            why = f"another file has its name, and {back.name} beside it has what the agent had"
-            raise errors.StoreError(why, code="damaged")
+            raise errors.StoreError(self._told, code="damaged")
         for left in ("-wal", "-shm"):
             path.with_name(path.name + left).unlink(missing_ok=True)
-        files.put_in_place(back, path)
+        files.put_in_place(self._back, path)
         old = self._db
         self._open()
         old.close()

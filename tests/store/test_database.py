@@ -145,12 +145,15 @@ async def test_another_file_in_the_place_of_the_database_is_left_as_it_is(store,
     (theirs := path.with_name("theirs")).write_bytes(b"theirs")
     theirs.rename(path)
     for refused in (store.append(entry("no")), store.copy_to(path.with_name("agent.db.copy"))):
-        with pytest.raises(StoreError, match="another file has its name") as caught:
+        with pytest.raises(StoreError, match="another file took its place") as caught:
             await refused
     said = caught.value.code, str(caught.value), path.read_bytes()
     assert said == ("damaged", store.wrong, b"theirs")
     own = sqlite3.connect(path.with_name("agent.db.back"))
     assert own.execute("select kind from journal").fetchall() == [("own",)]
+    await store.close()
+    path.unlink()
+    assert "agent.db.back has what the agent had" in (await Store.open(path)).wrong
 
 
 @given(st.builds(SessionRecord))

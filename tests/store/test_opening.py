@@ -234,8 +234,7 @@ async def test_a_first_start_that_was_killed_leaves_no_half_database(path, run_c
 async def test_f44_a_database_without_rights_names_its_owner(as_nobody):
     with tempfile.TemporaryDirectory(prefix="wa-store-") as name:  # others can open no tmp_path
         (folder := Path(name)).chmod(0o755)
-        store = await Store.open(folder / "agent.db")
-        await store.close()
+        await (await Store.open(folder / "agent.db")).close()
         said = as_nobody(OPEN, folder / "agent.db")
         assert not list(folder.glob("*damaged*")), "no rights is no damage"
     assert said.startswith("permissions cannot open")

@@ -212,8 +212,7 @@ def traffic(bed: Bed, *, upgrade: bool = False):
     before = program.readlink() if upgrade else None
 
     def over_tcp() -> int:
-        connection = http.client.HTTPConnection("127.0.0.1", bed.port, timeout=20)
-        return _get(connection, "/healthz")
+        return _get(http.client.HTTPConnection("127.0.0.1", bed.port, timeout=20), "/healthz")
 
     def over_unix() -> int:
         return _get(connect(bed), "/api/instances")

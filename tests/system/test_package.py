@@ -145,8 +145,7 @@ def test_removal_keeps_the_sessions_and_a_purge_moves_them_away(
     bare.run("/srv/uninstall")
     for path in (package, later):
         shutil.copy(path, bare.root / "srv")
-    refused = dpkg(bare, "--install", f"/srv/{package.name}")
-    assert "schema 2, version" in refused.stderr
+    assert "schema 2, version" in dpkg(bare, "--install", f"/srv/{package.name}").stderr
     unpack_over_a_fifo(bare, f"/srv/{later.name}")
     succeed(dpkg(bare, "--configure", "wa-agent"))
     fleet.until_connected(within=180)
