@@ -220,7 +220,7 @@ def whole_file(target: Path) -> Iterator[IO[bytes]]:
         with replacing(target) as file:
             yield file
             if not was_there:
-                file.flush()  # a full disk is told before the place is taken
+                file.flush()  # a full disk shows here, before the place is taken
                 target.touch(0o600, exist_ok=False)  # of several commands at once, one takes it
     except OSError as error:
         raise WaError(f"cannot write {target}: {error.strerror or error}") from error

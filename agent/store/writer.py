@@ -38,7 +38,8 @@ class _Job(Generic[T]):
 class Writer:
     """Runs jobs in order; `open` returns when the connection is there.
 
-    A file that is removed under it is written anew; no write is taken until that is done.
+    If the file is removed, the writer writes it again from its open connection;
+    until then it refuses writes.
     """
 
     def __init__(self, path: Path, connect: Callable[[], Database]) -> None:
@@ -141,7 +142,7 @@ class Writer:
         old = self._db
         self._open()
         old.close()
-        log.error("%s, or a file beside it, was removed; it is written anew, with all it had", path)
+        log.error("%s, or a file beside it, was removed; the agent wrote it again, whole", path)
 
     def _commit(self, db: Database, writes: Sequence[_Job[Any]]) -> None:
         """One transaction with all writes; each is on the disk, or knows why not."""
