@@ -158,7 +158,7 @@ def install_member(files: Mapping[str, bytes]) -> None:
     for words in ("enable",), ("start" if present else "restart", "--no-block"):
         run(f"{words[0]} etcd.service", "systemctl", *words, "etcd.service")
     failed = "sleep 3; ! systemctl is-failed etcd.service >&2"
-    run("start etcd.service; journalctl -u etcd says why", "sh", "-c", failed)
+    run("start etcd.service (journalctl -u etcd; or join with --no-store)", "sh", "-c", failed)
 
 
 def check_address(doing: str, host: str) -> None:
