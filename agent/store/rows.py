@@ -71,14 +71,11 @@ def decode_record(text: str | None) -> SessionRecord:
 def decode_instance(row: Sequence[Any]) -> Instance | None:
     """Return the instance of id, engine, enabled, settings, created_wall; None where they make no
     sense."""
-    try:
-        settings = json.loads(row[3])
-        id = parse_instance_id(row[0])
-    except (TypeError, ValueError, RecursionError, InvalidRequest):
-        return None
-    if not isinstance(settings, dict) or not row[1]:
-        return None
-    return Instance(id, row[1], bool(row[2]), settings, row[4])
+    with suppress(TypeError, ValueError, RecursionError, InvalidRequest):
+        id, settings = parse_instance_id(row[0]), json.loads(row[3])
+        if isinstance(settings, dict) and row[1]:
+            return Instance(id, row[1], bool(row[2]), settings, row[4])
+    return None
 
 
 def encode_entry(entry: JournalEntry, now_wall: float) -> list[Any]:

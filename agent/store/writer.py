@@ -45,8 +45,8 @@ class Writer:
     def __init__(self, path: Path, connect: Callable[[], Database]) -> None:
         self._path, self._connect = path, connect
         self._back = path.with_name(f"{path.name}.back")
-        self._told = f"another file took its place, and {self._back.name} has what the agent had"
-        self.left = self._told if self._back.exists() else ""
+        self._kept = f"{self._back.name} has what the agent had"
+        self.left = self._kept if self._back.exists() else ""
         """What a run before this one left for a person to look at."""
         self.fault: errors.StoreError | None = None
         """Why no write is taken."""
@@ -118,12 +118,14 @@ class Writer:
         if files.in_place(self._standing):
             self.fault = None
         elif self.fault is None or clock.boot_now() >= self._try_at:
-            self.fault, self._try_at = None, clock.boot_now() + PUT_BACK_EVERY
+            told, self._try_at = str(self.fault), clock.boot_now() + PUT_BACK_EVERY
             try:
                 self._put_back()
+                self.fault = None
             except (OSError, sqlite3.Error, errors.StoreError) as error:
                 self.fault = explain("write", self._path, error)
-                log.error("%s", self.fault)
+                if str(self.fault) != told:
+                    log.error("%s", self.fault)
 
     def _put_back(self) -> None:
         """The connection has all that a removed file or log had. It is written beside its place,
@@ -135,10 +137,11 @@ class Writer:
         if os.path.lexists(path) and not os.path.samestat(path.lstat(), file):
             # That one must not replay this one's log.
             self._db.execute("pragma wal_checkpoint(truncate)").fetchall()
-            raise errors.StoreError(self._told, code="damaged")
+            raise errors.StoreError(f"another file took its place; {self._kept}", code="damaged")
         for left in ("-wal", "-shm"):
             path.with_name(path.name + left).unlink(missing_ok=True)
         files.put_in_place(self._back, path)
+        self._standing[1] = str(path), path.lstat()  # not another one's where opening it fails
         old = self._db
         self._open()
         old.close()

@@ -15,7 +15,6 @@ import pytest
 from agent.core.model import SessionRecord
 from agent.store.database import MIGRATIONS, Store, open_checked
 from agent.store.rows import KeyRow, list_keys, select_entries, select_instances
-from tests.in_memory import folder_in_memory
 from tests.store.conftest import entry, instance
 
 PAGE = 4096
@@ -121,20 +120,14 @@ def start(path):
     return set(found), told
 
 
-@pytest.fixture
-def folder():
-    with folder_in_memory() as made:
-        yield made
-
-
-def test_no_changed_byte_of_the_database_stops_a_start_or_costs_an_instance(folder):
-    stopped, killed = asyncio.run(write(folder / "agent.db"))
+def test_no_changed_byte_of_the_database_stops_a_start_or_costs_an_instance(path):
+    stopped, killed = asyncio.run(write(path))
     everyone, outcomes = {made.id for made, _ in sessions()}, Counter()
     made = chosen(random.Random(1), stopped, killed)
     for number, (before, name, content) in enumerate(made):
-        write_changed(before, name, content, folder)
+        write_changed(before, name, content, path.parent)
         try:
-            found, told = start(folder / "agent.db")
+            found, told = start(path)
         except Exception as error:
             raise AssertionError(f"change {number} stops the start") from error
         # A log that is cut off is an older database: the next test has what is missing there.
@@ -151,7 +144,6 @@ def raw_change(path, sql):
 
 @pytest.fixture
 async def written(path):
-    path.parent.mkdir()
     await write(path)
     return path
 

@@ -97,13 +97,8 @@ async def test_closing_finishes_queued_writes(store, open_store):
 
 
 async def test_f40_the_database_is_durable_and_enforces_references(store):
-    def pragma(name):
-        return lambda db: db.execute(f"pragma {name}").fetchone()[0]
-
-    read = store._writer.read
-    assert await read(pragma("journal_mode")) == "wal"
-    assert await read(pragma("synchronous")) == 2
-    assert await read(pragma("foreign_keys")) == 1
+    sql = "select * from pragma_journal_mode, pragma_synchronous, pragma_foreign_keys"
+    assert await store._writer.read(lambda db: db.execute(sql).fetchone()) == ("wal", 2, 1)
 
 
 async def test_f39_a_copy_stands_alone_and_replaces_the_older_one(store, open_store, tmp_path):
@@ -130,11 +125,20 @@ async def test_a_copy_that_cannot_be_made_leaves_nothing(store, tmp_path, monkey
 
 
 @pytest.mark.parametrize("gone", ["agent.db", "agent.db-wal", "agent.db*"])
-async def test_what_is_removed_under_the_agent_is_written_anew(store, path, gone):
+async def test_a_file_that_is_removed_is_written_anew(store, path, gone, monkeypatch, caplog):
+    """Also where the new file cannot be opened twice, which is said once."""
+    monkeypatch.setattr("agent.store.writer.PUT_BACK_EVERY", 0.0)
     await store.append(entry("before"))
     for each in path.parent.glob(gone):
         each.unlink()
+    with monkeypatch.context() as broken:
+        broken.setattr(store._writer, "_connect", lambda: sqlite3.connect("/nowhere/agent.db"))
+        for _ in range(2):
+            with pytest.raises(StoreError, match="unable to open"):
+                await store.append(entry("no"))
     await store.append(entry("after"))
+    assert caplog.text.count("unable to open") == 1
+    assert not path.with_name("agent.db.back").exists()
     with closing(sqlite3.connect(path)) as other:
         kept = other.execute("select kind from journal").fetchall()
     assert kept == [("before",), ("after",)]
@@ -153,7 +157,7 @@ async def test_another_file_in_the_place_of_the_database_is_left_as_it_is(store,
     assert own.execute("select kind from journal").fetchall() == [("own",)]
     await store.close()
     path.unlink()
-    assert "agent.db.back has what the agent had" in (await Store.open(path)).wrong
+    assert (await Store.open(path)).wrong == "agent.db.back has what the agent had"
 
 
 @given(st.builds(SessionRecord))

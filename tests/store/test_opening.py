@@ -55,10 +55,7 @@ def torn_pages(path):
             file.write(b"\xff" * 512)
 
 
-DAMAGES = [truncate, empty, foreign, torn_pages]
-
-
-@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
+@pytest.mark.parametrize("damage", [truncate, empty, foreign, torn_pages])
 async def test_f34_f35_f37_a_damaged_database_is_kept_and_a_new_one_made(
     written, open_store, damage
 ):
