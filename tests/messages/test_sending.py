@@ -513,6 +513,8 @@ async def test_rows_of_a_copy_are_sent_only_if_no_try_had_begun(
     assert (await agent.state(begun), await agent.state(accepted)) == ("unknown unknown", "sent")
     assert phone.tried[tries:] == ["accepted"]
     assert said in await agent.repaired() and agent.sending._outbox.mark.id != was.id
+    await agent.restart()
+    assert ("outbox.db.back has what the agent had" in agent.sending.lost) != killed
 
 
 async def test_what_was_just_accepted_outlives_a_copy(agent: Agent, phone: Phone) -> None:
