@@ -114,6 +114,16 @@ async def test_without_an_agent_it_says_how_to_start_one(cli: Cli, house: House)
     for other in (answers("200 OK", "{}"), answers("404 Not Found", '{"error": 404}')):
         async with serving(other) as port:
             assert "no wa-agent" in (await cli("list", "--url", f"http://127.0.0.1:{port}")).err
+
+    async def cut_short(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for answer in (b'{"alive": 1}', b'{"instan'):
+            await reader.readuntil(b"\r\n\r\n")
+            head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 12"
+            writer.write(head + b"\r\n\r\n" + answer)
+
+    async with serving(cut_short) as port:
+        cut = await cli("list", "--url", f"http://127.0.0.1:{port}")
+    assert (cut.status, "what was asked for may be done" in cut.err) == (5, True)
     for wrong in ("ftp://x", "http://[::1", "http://a:b", "http://a b", "http://a/?token=T"):
         assert (await cli("list", "--url", wrong)).status == 2
 

@@ -155,17 +155,6 @@ def test_f32_f41_a_disk_without_room_keeps_the_old_configuration(
     assert file.stat().st_mode & 0o777 == 0o640
 
 
-def test_f13_a_wrong_configuration_stops_the_start_with_78(tmp_path: Path) -> None:
-    file = tmp_path / "agent.toml"
-    file.write_text("[nonsense]\n")
-    line = (sys.executable, "-m", "agent", "run", "--config", file, "--state", tmp_path / "s")
-    done = subprocess.run(line, capture_output=True, text=True, check=False)
-    assert done.returncode == 78
-    assert f"cannot use nonsense in {file}" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert not (tmp_path / "s").exists()
-
-
 def test_the_agent_is_looked_for_where_it_may_be(
     elsewhere: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -232,6 +221,7 @@ def test_tables_stay_aligned_and_print_no_foreign_code(
     ("shell", "status", "said"),
     [
         ('LC_ALL=C PYTHONCOERCECLOCALE=0 PYTHONUTF8=0 exec "$@" config check --config é', 78, "é"),
+        ('echo [x]>a; "$@" run --config a --state s; set $?; test -e s || exit $1', 78, "x in a"),
         ('PYTHONIOENCODING=ascii exec "$@" config check --config é', 78, "\\xe9"),
         ('mkdir gone; cd gone; rmdir ../gone; exec "$@" config check', 1, "the working folder"),
         ('printf "\\377" | "$@" send a 1 -', 2, "they are no UTF-8"),
