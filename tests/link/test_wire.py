@@ -14,6 +14,7 @@ from agent.core.words import Claim, ConnectionStatus, Happening, InstanceId
 from agent.errors import EngineError, LinkError
 from agent.link.client import Claimed, Event, Reply, read_hello, read_workers, sound
 from agent.link.wire import LINE_LIMIT, Call, Hello, Lines, encode, read_call, reply
+from tests.refused import refused
 
 numbers = st.floats(0, 1e9, allow_nan=False)
 plain = st.recursive(
@@ -148,9 +149,8 @@ def test_a_claim_of_anything_is_sound_or_refused(fields: dict[str, Any]) -> None
 )
 def test_f59_what_is_no_message_is_refused(body: bytes) -> None:
     for read in (read_workers, read_call):
-        with pytest.raises(LinkError) as caught:
+        with refused(LinkError, "malformed"):
             read(body)
-        assert caught.value.code == "malformed"
 
 
 def test_the_longest_message_passes_and_one_byte_more_is_neither_sent_nor_kept() -> None:
@@ -161,9 +161,8 @@ def test_the_longest_message_passes_and_one_byte_more_is_neither_sent_nor_kept()
         lambda: encode({"t": "x" * (rest + 1)}),
         lambda: lines_in(b"x" * (LINE_LIMIT + 1)),
     ):
-        with pytest.raises(LinkError) as caught:
+        with refused(LinkError, "oversized"):
             work()
-        assert caught.value.code == "oversized"
 
 
 @pytest.mark.parametrize("value", [math.nan, object(), ["\udfff"], {"\ud800": 1}])

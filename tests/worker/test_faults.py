@@ -7,6 +7,7 @@ import pytest
 
 from agent.core.model import ConnectionStatus as Status
 from agent.errors import EngineError, LinkError
+from tests.refused import refused
 
 
 def pings(bench: Any) -> int:
@@ -21,9 +22,8 @@ async def test_hang_stops_the_pings_and_the_watchdogs_signal_shows_where(bench: 
         while True:
             await link.call("probe", timeout=3.0)
     before = pings(bench)
-    with pytest.raises(LinkError) as caught:
+    with refused(LinkError, "timeout"):
         await link.call("probe", timeout=3.0)
-    assert caught.value.code == "timeout"
     assert pings(bench) == before
     bench.process.send_signal(signal.SIGABRT)  # as the manager does
     assert await bench.ended() == -signal.SIGABRT
@@ -58,9 +58,8 @@ async def test_f42_a_session_folder_deleted_under_a_live_worker_is_never_recreat
     (bench.session / "sandbox.json").unlink()
     bench.session.rmdir()
     for order in ("save", "logout"):  # a logout that cannot be kept ends nothing
-        with pytest.raises(EngineError, match=f"cannot save {bench.session}: No such") as caught:
+        with refused(EngineError, "save_failed", match=f"cannot save {bench.session}: No such"):
             await link.call(order)
-        assert caught.value.code == "save_failed"
     assert bench.claims[-1].status is Status.CONNECTED
     bench.process.terminate()
     assert await bench.ended() == 1
