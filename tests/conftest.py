@@ -83,13 +83,12 @@ def pytest_collection_finish() -> None:
 Eventually = Callable[..., Awaitable[Any]]
 
 
-@pytest.fixture
-def eventually() -> Eventually:
+def waiting(longest: float, pause: Callable[[float, float], float]) -> Eventually:
     """Wait until `probe` (plain or async) gives what is wanted; say what it gave last otherwise.
 
-    `within` as it is guards against hanging: a promise of the product is a limit of its own."""
+    `longest` guards against hanging: a promise of the product is a limit of its own."""
 
-    async def wait(probe: Callable[[], Any], wanted: Any = True, *, within: float = 60.0) -> Any:
+    async def wait(probe: Callable[[], Any], wanted: Any = True, *, within: float = longest) -> Any:
         begun = time.monotonic()
         while True:
             asked = time.monotonic()
@@ -104,6 +103,11 @@ def eventually() -> Eventually:
             await asyncio.sleep(pause(now - begun, now - asked))
 
     return wait
+
+
+@pytest.fixture
+def eventually() -> Eventually:
+    return waiting(60.0, pause)
 
 
 @pytest.fixture

@@ -1,15 +1,13 @@
 """Each test of this folder runs in virtual time, with default settings unless it names others."""
 
 import asyncio
-import inspect
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.clocks import stopped
-from tests.conftest import Eventually
+from tests.conftest import Eventually, waiting
 from tests.world.virtual import Loop, virtual_time
 from tests.world.world import WorldAgent
 
@@ -53,20 +51,5 @@ async def agent(make_agent: Callable[..., WorldAgent]) -> WorldAgent:
 
 @pytest.fixture
 def eventually() -> Eventually:
-    """Wait, in virtual time, until `probe` gives what is wanted; else say what it gave last. It
-    asks less often the longer it waits."""
-
-    async def wait(probe: Callable[[], Any], wanted: Any = True, *, within: float = 900.0) -> Any:
-        loop = asyncio.get_running_loop()
-        begun = loop.time()
-        while True:
-            found = probe()
-            if inspect.isawaitable(found):
-                found = await found
-            if bool(found) if wanted is True else found == wanted:
-                return found
-            waited = loop.time() - begun
-            assert waited < within, f"after {within} s: {found!r}, wanted {wanted!r}"
-            await asyncio.sleep(max(0.5, waited / 50))
-
-    return wait
+    """In virtual time; it asks less often the longer it waits."""
+    return waiting(900.0, lambda waited, _asking: max(0.5, waited / 50))
