@@ -242,14 +242,13 @@ def once(steps):
     ],
 )
 def test_ladder(observation, options, steps, ending):
-    policy = options.get("policy", POLICY)
     # One peer's signal fades: the window has passed when the last step was tried.
     heals = (
         (lambda kind, done: seen() if done.count(K.RESTART) == 3 else None)
         if (observation is ONE_PEER)
         else (lambda kind, done: None)
     )
-    done, repair = run(observation, **{**options, "policy": policy}, heals=heals)
+    done, repair = run(observation, **options, heals=heals)
     assert once(done) == once(steps)
     assert repair.ending is ending
 
@@ -502,6 +501,10 @@ def test_a_step_cut_off_by_the_agents_end_is_done_again_but_not_for_ever():
     assert repair.resume(WALL) == replace(repair)
 
 
+def ended(how):
+    return Repair(Trouble.CONNECTION, "zombie", Goal.HEAL, WALL, ending=how, ended_wall=WALL)
+
+
 @pytest.mark.parametrize(
     ("last", "after", "wanted"),
     [
@@ -514,18 +517,12 @@ def test_a_step_cut_off_by_the_agents_end_is_done_again_but_not_for_ever():
     ],
 )
 def test_when_the_agent_begins_a_repair(last, after, wanted):
-    before = (
-        last
-        if last is None
-        else Repair(Trouble.CONNECTION, "zombie", Goal.HEAL, WALL, ending=last, ended_wall=WALL)
-    )
+    before = None if last is None else ended(last)
     assert wants_repair(judge_health(ZOMBIE, HEALTH, NOW), before, POLICY, WALL + after) is wanted
 
 
 def test_a_session_that_waited_for_a_person_and_was_well_since_is_repaired_again():
-    waited = Repair(
-        Trouble.CONNECTION, "zombie", Goal.HEAL, WALL, ending=Ending.NEEDS_PERSON, ended_wall=WALL
-    )
+    waited = ended(Ending.NEEDS_PERSON)
     well, zombie = (judge_health(one, HEALTH, NOW) for one in (seen(), ZOMBIE))
     assert not wants_repair(zombie, waited.outlive(healthy=zombie.healthy), POLICY, WALL + 1)
     since = saved(waited.outlive(healthy=well.healthy))
@@ -535,9 +532,7 @@ def test_a_session_that_waited_for_a_person_and_was_well_since_is_repaired_again
 
 
 def test_a_session_whose_keys_still_fail_is_repaired_again_in_the_next_round():
-    gave_up = Repair(
-        Trouble.KEYS, "crypto_peer", Goal.HEAL, WALL, ending=Ending.GAVE_UP, ended_wall=WALL
-    )
+    gave_up = replace(ended(Ending.GAVE_UP), trouble=Trouble.KEYS, reason="crypto_peer")
     verdict = judge_health(KEYS, HEALTH, NOW)
     assert not wants_repair(verdict, gave_up, POLICY, WALL + 599)
     assert wants_repair(verdict, gave_up, POLICY, WALL + 600)
@@ -562,9 +557,7 @@ def test_a_repair_is_over_once_the_session_is_well_also_while_others_wait():
 
 
 def test_a_session_that_gave_up_in_an_incident_may_try_again_after_it():
-    gave_up = Repair(
-        Trouble.CONNECTION, "zombie", Goal.HEAL, WALL, ending=Ending.GAVE_UP, ended_wall=WALL
-    )
+    gave_up = ended(Ending.GAVE_UP)
     verdict = judge_health(ZOMBIE, HEALTH, NOW)
     assert wants_repair(verdict, gave_up, POLICY, WALL + 11, released_wall=WALL + 10)
     assert not wants_repair(verdict, gave_up, POLICY, WALL + 11, released_wall=WALL - 10)
@@ -726,13 +719,10 @@ def test_keys_of_a_server_have_a_step_between_reconnecting_and_unpairing_without
     assert done.index(K.REGENERATE_KEYS) < done.index(K.LOGOUT_RESTART)
 
 
-REMOTE = Instance(InstanceId("sales"), "evolution", True, {"backend": "evo"})
-
-
 @pytest.mark.parametrize("goal", [Goal.RECOVER, Goal.WORKING_QR, Goal.CLEANUP])
 def test_what_a_person_asked_for_is_not_done_after_an_outage(goal):
     """Its server was away, and comes back an hour later with the session as it was."""
-    well = seen(instance=REMOTE)
+    well = seen(instance=THERE)
     verdict = judge_health(well, HEALTH, NOW)
     repair = replace(begin_repair(verdict, goal, WALL), consent=Consent.PAIRING)
     blinks = changed(well, signals=(Signal("unmeasured", Health.DEGRADED, "it may only blink"),))
