@@ -6,7 +6,6 @@ from hypothesis import strategies as st
 
 from agent.core.admission import IncidentPolicy, find_incident
 from agent.core.model import InstanceId
-from agent.core.reasons import reason_of
 
 POLICY = IncidentPolicy()
 NOW = 9_000.0
@@ -59,11 +58,6 @@ def find(failures, population=9, successes=()):
 def test_failures_that_make_an_incident(failures, population, kind):
     found = find(failures, population)
     assert (found.kind if found else None) == kind
-
-
-def test_a_process_of_this_machine_that_ended_is_no_word_of_whatsapp():
-    assert reason_of("client_crashed").local
-    assert reason_of("worker_failed").local
 
 
 def test_where_as_many_succeed_as_fail_it_is_not_the_engine():
