@@ -22,9 +22,7 @@ async def make(local: Client, id: str = "sales", **more: object) -> dict[str, ob
     return await answer.json()
 
 
-async def test_an_instance_is_created_shown_changed_and_deleted(
-    house: House, local: Client
-) -> None:
+async def test_an_instance_is_created_shown_changed_and_deleted(local: Client) -> None:
     made = await make(local, settings={"scan": "manual"})
     assert made["id"] == "sales"
     assert made["connection_status"] == "QR_REQUIRED"
@@ -223,9 +221,7 @@ async def test_unknown_addresses_and_methods_answer_in_the_envelope(local: Clien
     assert wrong.headers["Allow"] == "GET,HEAD"
 
 
-async def test_f74_metrics_count_requests_without_labels_of_a_clients_choice(
-    house: House, local: Client
-) -> None:
+async def test_f74_metrics_count_requests_without_labels_of_a_clients_choice(local: Client) -> None:
     await make(local)
     await local.get("/api/instance/sales")
     await local.get("/anything/" + "x" * 50)

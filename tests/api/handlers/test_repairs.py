@@ -39,10 +39,8 @@ async def test_a_key_of_an_instance_closes_no_circuit_of_a_backend_of_that_name(
 
 
 async def test_a_setup_creates_what_is_missing_and_gives_a_code(house, local):
-    answer = await local.post(
-        "/api/v1/whatsapp/setup",
-        json={"name": "Sales desk", "instanceName": "sales", "engine": "sandbox"},
-    )
+    path, body = "/api/v1/whatsapp/setup", {"name": "Sales desk", "instanceName": "sales"}
+    answer = await local.post(path, json=body | {"engine": "sandbox"})
     found = await answer.json()
     assert (found["created"], found["status"], found["qr"]) == (
         True,
@@ -52,11 +50,7 @@ async def test_a_setup_creates_what_is_missing_and_gives_a_code(house, local):
     assert answer.headers["Cache-Control"] == "no-store"
     assert house.supervisor.known["sales"].instance.settings == {"name": "Sales desk"}
     put(house, "sales")
-    again = await (
-        await local.post(
-            "/api/v1/whatsapp/setup", json={"name": "Sales desk", "instanceName": "sales"}
-        )
-    ).json()
+    again = await (await local.post(path, json=body)).json()
     assert (again["created"], again["status"], again["qr"]) == (False, "CONNECTED", None)
 
 
