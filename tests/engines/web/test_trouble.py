@@ -137,9 +137,7 @@ async def test_a_logout_that_happened_while_stopped_is_seen_at_the_next_start(
     await bench.claimed(Status.DISCONNECTED, "logout")
 
 
-async def test_f42_a_profile_without_its_login_shows_no_code(
-    bench: Bench, stand_in: StandIn
-) -> None:
+async def test_f42_a_profile_without_its_login_shows_no_code(bench: Bench) -> None:
     await bench.start()
     await bench.claimed(Status.QR_REQUIRED)
     await bench.stop()
@@ -164,9 +162,7 @@ async def test_f42_a_lost_profile_is_never_made_again(bench: Bench, stand_in: St
     assert not (bench.session / "profile").exists()
 
 
-async def test_a_failed_injection_is_reported_and_leaves_evidence(
-    bench: Bench, stand_in: StandIn
-) -> None:
+async def test_a_failed_injection_is_reported_and_leaves_evidence(bench: Bench) -> None:
     bench.url += "&missing=WAWebBuildConstants"
     await bench.start(first="import agent.engines.web.view as web; web.SLOW_INJECTION = 1.5")
     failed = Status.DISCONNECTED, "injection_failed"
