@@ -10,6 +10,7 @@ import pytest
 from agent.core.model import ConnectionStatus
 from agent.engines.sandbox.engine import SandboxEngine
 from agent.engines.sandbox.rules import read_settings
+from tests.waiting import connected
 
 OUTAGE = 60.0
 BACK_WITHIN = 10.0
@@ -44,9 +45,7 @@ async def tries(agent, id):
 @pytest.mark.parametrize("count", [1, 2])
 async def test_a4_a_short_outage_costs_seconds_and_opens_no_circuit(agent, eventually, count):
     ids = [f"s{number}" for number in range(count)]
-    for id in ids:
-        await agent.create(id)
-    await eventually(lambda: all_connected(agent, ids))
+    await connected(agent, eventually, *ids)
     back = await lose_the_network(agent, ids, OUTAGE)
 
     async def says_so():
@@ -69,9 +68,7 @@ async def test_a4_a_short_outage_costs_seconds_and_opens_no_circuit(agent, event
 
 async def test_sixty_sessions_are_back_within_the_budget_of_logins(agent, eventually):
     ids = [f"s{number}" for number in range(60)]
-    for id in ids:
-        await agent.create(id)
-    await eventually(lambda: all_connected(agent, ids))
+    await connected(agent, eventually, *ids)
     back = await lose_the_network(agent, ids, OUTAGE)
     await asyncio.sleep(OUTAGE - 3)
     begun = sum(map(len, [await tries(agent, id) for id in ids]))
@@ -96,8 +93,7 @@ async def test_a_session_that_reconnects_by_itself_says_what_it_cannot_reach(age
     agent.machine.open_engine = lambda folder, settings, reporter: ReconnectingEngine(
         folder, read_settings(settings), reporter
     )
-    await agent.create("a")
-    await eventually(lambda: agent.status("a"), "CONNECTED")
+    await connected(agent, eventually, "a")
     await agent.fault("a", "drop")  # the agent's first look finds the network there
     await eventually(lambda: agent.status("a"), "RECONNECTING")
     await asyncio.sleep(5)
