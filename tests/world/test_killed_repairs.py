@@ -21,12 +21,12 @@ def start_paired(make_agent, eventually):
     points.
     """
 
-    async def start(point, *, snapshot=True):
+    async def start(point):
         agent = make_agent(SETTINGS)
         await agent.start()
         await connected(agent, eventually, "a")
         await agent.do("PATCH", "/api/instance/a", {"settings": {"scan": "manual"}})
-        for _ in range(2 if snapshot else 0):  # with a backup one too many
+        for _ in range(2):  # with a backup one too many
             await agent.do("POST", "/api/instance/a/snapshots")
         await agent.kill()
         await agent.start(point)

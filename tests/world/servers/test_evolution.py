@@ -72,9 +72,6 @@ class Watched:
         story = await self.agent.story(id)
         return not any(one == "status" and said.startswith("CONNECTED →") for one, said in story)
 
-    def restarted(self, name: str) -> bool:
-        return self.standin.paths[f"POST /instance/restart/{name}"] > 0
-
     async def incident(self) -> bool:
         return bool((await self.agent.do("GET", "/api/incidents"))["incidents"])
 
