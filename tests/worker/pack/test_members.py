@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from agent.core.model import ConnectionStatus, UnitState, parse_instance_id
+from agent.core.model import ConnectionStatus, InstanceId, UnitState, parse_instance_id
 from agent.core.words import Claim
 from agent.engines.sandbox.engine import SandboxEngine, open_engine
 from agent.errors import EngineError
@@ -47,12 +47,12 @@ class Bench:
         members.begin()
         return members
 
-    def lay(self, id: str, **more: Any) -> Path:
-        folder = self.root / id
-        (folder / "session").mkdir(parents=True)
+    async def hold(self, id: InstanceId) -> None:
+        """A new session."""
+        (self.root / id / "session").mkdir(parents=True)
         told = {"version": 1, "id": id, "engine": "sandbox", "enabled": True, "settings": QUICK}
-        (folder / "instance.json").write_text(json.dumps({**told, **more}))
-        return folder
+        (self.root / id / "instance.json").write_text(json.dumps(told))
+        await self.members.hold(id)
 
     def _open(self, folder: Path, settings: Mapping[str, Any], reporter: Any) -> Any:
         id = folder.parent.name
@@ -104,8 +104,7 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
 
 async def test_each_session_has_its_own_lock_link_and_end(bench: Bench) -> None:
     for id in (SHOP, TILL):
-        bench.lay(id)
-        await bench.members.hold(id)
+        await bench.hold(id)
         assert bench.member(id).state is UnitState.ACTIVE
     await bench.connected(SHOP)
     till = await bench.connected(TILL)
@@ -129,8 +128,7 @@ async def test_each_session_has_its_own_lock_link_and_end(bench: Bench) -> None:
 
 async def test_an_engine_that_crashes_is_begun_again_without_a_save_and_alone(bench: Bench) -> None:
     for id in (SHOP, TILL):
-        bench.lay(id)
-        await bench.members.hold(id)
+        await bench.hold(id)
         await bench.connected(id)
     first, other = bench.run(SHOP), bench.run(TILL)
     bench.reporters[SHOP].crashed(RuntimeError("of the engine"))
@@ -146,8 +144,7 @@ async def test_a_run_that_hangs_is_broken_off_and_the_others_go_on(
     bench.watchdog = 0.4
     bench.members = bench.make()
     for id in (SHOP, TILL):
-        bench.lay(id)
-        await bench.members.hold(id)
+        await bench.hold(id)
         await bench.connected(id)
     first, other = bench.run(SHOP), bench.run(TILL)
 
@@ -171,8 +168,7 @@ async def test_a_task_that_does_not_end_ends_the_pack(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(member_module, "LEFT_WITHIN", 0.05)
-    bench.lay(SHOP)
-    await bench.members.hold(SHOP)
+    await bench.hold(SHOP)
     link = await bench.connected(SHOP)
     goes_on = asyncio.Event()
 
@@ -197,8 +193,7 @@ async def test_a_task_that_does_not_end_ends_the_pack(
 
 async def test_a_pack_that_is_started_again_begins_with_what_it_held(bench: Bench) -> None:
     for id in (SHOP, TILL):
-        bench.lay(id)
-        await bench.members.hold(id)
+        await bench.hold(id)
     await bench.members.release(TILL)
     await bench.members.stop()
     told = bench.members.statuses()
