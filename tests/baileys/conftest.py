@@ -106,8 +106,7 @@ def is_read(receipts: list[str]) -> bool:
 
 def session_of(bed: Bed, who: str) -> Path:
     """The file of the keys with one person; 7.x names it after the LID."""
-    name = f"session-1{who}_1.0.json" if bed.package == "baileys" else f"session-{who}.0.json"
-    return bed.auth / name
+    return bed.auth / f"session-{address_of(bed, who)}.0.json"
 
 
 def address_of(bed: Bed, who: str) -> str:
