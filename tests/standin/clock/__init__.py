@@ -3,14 +3,12 @@
 The other clocks, and the files' times, are those of the machine.
 """
 
-import shutil
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.lacking import lacks
+from tests.standin.failing_operations import make_library
 
 SOURCE = Path(__file__).with_name("stepped.c")
 
@@ -19,12 +17,8 @@ class SteppedClock:
     """Made by `stepped_clock`; `command` runs another command that has it."""
 
     def __init__(self, folder: Path) -> None:
-        compiler = shutil.which("cc")
-        if compiler is None:
-            lacks("no C compiler (cc) is installed")
         library, self._file = folder / "stepped.so", folder / "off"
-        told = [compiler, "-shared", "-fPIC", "-O1", "-o", library, SOURCE]
-        subprocess.run(told, check=True, timeout=60)
+        make_library(SOURCE, library)
         self.command = ["env", f"LD_PRELOAD={library}", f"WA_TESTS_CLOCK={self._file}"]
         self._file.write_bytes(bytes(8))
 

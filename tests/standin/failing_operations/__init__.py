@@ -21,17 +21,22 @@ class Fault:
     error: int
 
 
+def make_library(source: Path, library: Path) -> None:
+    """For LD_PRELOAD."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        lacks("no C compiler (cc) is installed")
+    told = [compiler, "-shared", "-fPIC", "-O1", "-o", library, source]
+    subprocess.run(told, check=True, timeout=60)
+
+
 class FailingOperations:
     """`environment` is for a program whose operations in `folder` are counted. That program has
     such an object of its own by `inside`."""
 
     def __init__(self, place: Path, folder: Path) -> None:
-        compiler = shutil.which("cc")
-        if compiler is None:
-            lacks("no C compiler (cc) is installed")
         library, self._file = place / "failing.so", place / "operations"
-        told = [compiler, "-shared", "-fPIC", "-O1", "-o", library, SOURCE]
-        subprocess.run(told, check=True, timeout=60)
+        make_library(SOURCE, library)
         self._file.write_bytes(bytes(32))
         self.environment = {
             "LD_PRELOAD": str(library),
