@@ -155,10 +155,18 @@ class Seat:
     look: "asyncio.Task[None] | None" = None
     waits: bool = False
     """True if that look has had no turn yet."""
+    state_took: float = 0.0
+    proof_took: float = 0.0
+    """Seconds until its server last told its state, and until WhatsApp last answered through it."""
 
     @property
     def hello(self) -> wire.Hello:
         return wire.Hello(self.id, self.run, self.backend.declared.engine, 0)
+
+    @property
+    def slack(self) -> float:
+        """Seconds to add to a limit that a quick session of a quick server would keep."""
+        return self.backend.slack + 2 * (self.state_took + self.proof_took)
 
     def happened(self, what: Happening) -> None:
         if self.listener is not None:
@@ -189,7 +197,7 @@ class Seat:
     async def ask(self, *, deep: bool = False) -> None:
         """Look at it. ServerDown: no usable answer came in time."""
         assert self.session is not None
-        limit = min(LOOK_LIMIT, self.backend.declared.timeout * 0.8)
+        limit = min(LOOK_LIMIT, self.backend.declared.timeout * 0.8) + self.slack
         self.looked = boot_now()
         try:
             async with asyncio.timeout(limit):
@@ -208,7 +216,7 @@ class Seat:
         self.listener = None
 
     async def _call(self, do: str, args: Answer, timeout: float) -> Answer:
-        backend, limit, what = self.backend, timeout + self.backend.slack, f"{do} {self.id}"
+        backend, limit, what = self.backend, timeout + self.slack, f"{do} {self.id}"
         here = backend.api is not None and backend.seats.get(self.id) is self
         if self.session is None or not here:
             raise errors.LinkError(f"cannot {what}: its server is not watched", code="gone")
@@ -240,6 +248,8 @@ class Seat:
                 raise ServerDown(f"look at {self.remote}", "timeout", cause, reached=False)
             return {"claim": claim}
         try:
+            if args.get("confirmed") is False:  # a repair would end its pairing
+                await session.must_hang()
             match do:
                 case "qr":
                     code = await session.qr()

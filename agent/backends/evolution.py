@@ -36,6 +36,8 @@ PROOF_HOLDS = 55.0
 connected by a proof that is 90 s old."""
 QUERY_LIMIT = 4.0
 """Seconds that WhatsApp may take to answer the query of a proof."""
+LAST_QUERY = 60.0
+"""The same before the pairing of a session ends because it hangs."""
 ONE_LOGIN = 10.0
 """Seconds after a login was asked for in which a restart is the same wish: two would fight."""
 CODE_WAIT, PAIRING_WAIT = 3.0, 7.0
@@ -123,9 +125,12 @@ class Session:
         """EngineError `zombie`: it says open, and WhatsApp does not answer through it."""
         if self.known.renewing:
             return
+        at = clock.boot_now()
         await self._refresh()
-        if self.known.live is Live.OPEN:
-            await self._prove(deep)
+        self._seat.state_took = clock.boot_now() - at
+        if self.known.live is Live.OPEN and not await self._prove(deep):
+            cause = "it says open and gives no answer"
+            raise cannot("query WhatsApp through the session", cause, "zombie")
         await self._ask_account()
         if self.known.live is Live.CONNECTING and self.known.paired is False:
             await self._missing_code()
@@ -262,22 +267,30 @@ class Session:
         if self.known.asks_account(at_once=at_once):
             self.known.note_account(await self._calls.has_account(self.name))
 
-    async def _prove(self, deep: bool) -> None:
+    async def _prove(self, deep: bool, limit: float = QUERY_LIMIT) -> bool:
+        """False if WhatsApp gives no answer through it."""
         known = self.known
         if known.alive is None:  # it tells whose it is since it opened
             await self._row()
         if known.alive is True and clock.boot_now() - known.proved_at < PROOF_HOLDS and not deep:
-            return
+            return True
         alive, opening, at, server = None, known.since, clock.boot_now(), self._server
         if server.declared.prove and (known.row is None or known.row.integration in BAILEYS):
             async with server.next_proofs if known.alive else server.first_proofs:
-                alive = await self._calls.query(self.name, known.account, QUERY_LIMIT)
+                at = clock.boot_now()
+                alive = await self._calls.query(self.name, known.account, limit + self._seat.slack)
             known.unproved = NO_ROUTE if alive is None else ""
+            # The query after one without an answer waits longer.
+            self._seat.proof_took = clock.boot_now() - at if alive else QUERY_LIMIT
         if known.since == opening and (alive is not None or known.alive is not False):
             known.alive, known.proved_at = alive is not False, at
-        if alive is False:
-            cause = "it says open and gives no answer"
-            raise cannot("query WhatsApp through the session", cause, "zombie")
+        return alive is not False
+
+    async def must_hang(self) -> None:
+        """EngineError if WhatsApp answers through it at last: a slow session keeps its pairing."""
+        known = self.known
+        if known.live is Live.OPEN and not known.alive and await self._prove(True, LAST_QUERY):
+            raise cannot(f"end the pairing of {self.name}", "it answers, only slowly", "busy")
 
     async def try_again(self) -> None:
         with suppress(errors.EngineError):

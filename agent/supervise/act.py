@@ -102,10 +102,8 @@ async def _do(means: Means, facts: Facts, kind: ActionKind, plan: Plan) -> str:
             return await means.keeping.back_up(facts, "before a repair")
         case ActionKind.REGENERATE_KEYS:
             await _regenerate(means, facts)
-        case ActionKind.LOGOUT:
-            facts.asked.logout = True
-            await _call(facts, kind, CALL_TIMEOUT)
-        case ActionKind.RENEW:
+        case ActionKind.LOGOUT | ActionKind.RENEW:
+            facts.asked.logout = facts.asked.logout or kind is ActionKind.LOGOUT
             by_person = plan.proof is not None and plan.proof.ground is Ground.PERSON
             await _call(facts, kind, REMOTE_TIMEOUT, confirmed=by_person)
     return ""

@@ -25,6 +25,10 @@ async def test_an_open_session_is_connected_while_whatsapp_answers_through_it(
     assert (await at.do("probe"))["claim"].status == "CONNECTED"
     assert await at.refusal("probe", deep=True) == "zombie"
     assert at.says() == "unproved"
+    one.dead = ""
+    await at.standin.front.set("slow", 30.0, only="fetchBusinessProfile")
+    assert await at.refusal("logout", confirmed=False) == "busy"
+    assert at.says() == "CONNECTED"
 
 
 async def test_a_scan_counts_at_once(watch: Watch, version: str) -> None:

@@ -243,6 +243,9 @@ class Session:
             return  # it is not in the server's memory: there is nothing to log out
         self.known.logged_out()
 
+    async def must_hang(self) -> None:
+        """Its look asks for no proof that could be slow."""
+
     async def renew(self, *, confirmed: bool) -> None:
         """End its pairing and begin a fresh one with a code; the server's row stays. The caller
         has a proof for the end, or a person's word."""

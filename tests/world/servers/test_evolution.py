@@ -82,10 +82,12 @@ class Watched:
 
 @pytest.fixture
 async def watch(make_agent: Callable[..., WorldAgent], standin: StandIn) -> Callable[..., Any]:
-    async def begin(*sessions: str, state: str = "open", **more: object) -> Watched:
+    async def begin(
+        *sessions: str, state: str = "open", settings: str = "", **more: object
+    ) -> Watched:
         for name in sessions:
             standin.add(name, state)
-        agent = make_agent(table(standin, **more))
+        agent = make_agent(settings + table(standin, **more))
         await agent.start()
         return Watched(agent, standin)
 
@@ -112,7 +114,7 @@ async def test_sessions_of_the_server_are_adopted_and_not_touched(watch, standin
     await eventually(lambda: one.all_connected(4))
 
 
-async def test_a_blink_of_the_server_restarts_no_session(watch, standin, eventually):
+async def test_a_blink_or_a_slow_server_restarts_no_session(watch, standin, eventually):
     one = await watch(*(f"line-{number}" for number in range(12)))
     await eventually(lambda: one.all_connected(12))
     await asyncio.sleep(300)
@@ -122,6 +124,17 @@ async def test_a_blink_of_the_server_restarts_no_session(watch, standin, eventua
         await standin.front.set("slow", 2.0, only="fetchBusinessProfile")
         await eventually(lambda: one.all_connected(12))
         await asyncio.sleep(100)
+    await standin.front.set("slow", 7.0)
+    await asyncio.sleep(600)
+    assert one.ended_anything() == []
+
+
+@pytest.mark.parametrize(("path", "seconds"), [("/slow", 7), ("Profile/slow", 11)])
+async def test_a_slow_session_is_not_repaired(watch, standin, eventually, path, seconds):
+    one = await watch("slow", "other", settings="[recovery]\nrounds = 1\ntries = 1\n")
+    await eventually(lambda: one.all_connected(2))
+    await standin.front.set("slow", seconds, only=path)
+    await asyncio.sleep(1200)
     assert one.ended_anything() == []
 
 
