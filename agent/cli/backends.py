@@ -94,5 +94,4 @@ def check(options: command.Options) -> int:
 
 def reset(options: command.Options) -> int:
     """Close a backend's circuit, so that its sessions try again at once."""
-    asked = f"POST /api/backends/{options.backend}/reset"
-    return options.do(asked, "the circuit of {name} is {circuit}")
+    return options.do(f"POST /api/backends/{options.backend}/reset", "{name}: circuit {circuit}")

@@ -118,10 +118,10 @@ def settings(options: Options) -> int:
 def intend(options: Options) -> int:
     asked = f"POST {options.verb}{'?wait=300' if options.verb == 'logout' else ''}"
     waits = options.verb == "restart" and options.wait is not None
-    before = options.ask("GET details") if waits else {}
+    before = options.ask("GET details") if waits else {"backend": None, "unit": {"run": ""}}
     instance = options.ask(asked, options.given("confirm", "confirm_passkey"))
-    # A backend's session has no run that ends.
-    old = before["unit"]["run"] if before and not before["backend"] else ""
+    # A backend's session has no run that ends: it is proved again.
+    old = before["proved"] if before["backend"] else before["unit"]["run"]
     return wait_and_print(options, instance, options.done, old)
 
 
@@ -197,13 +197,14 @@ def already(done: str) -> Iterator[None]:
 
 
 def wait_until_connected(client: Client, id: str, seconds: float, old: str = "") -> dict[str, Any]:
-    """`old`: the run that is to end first."""
+    """`old`: the run, or the proof, that another one follows first."""
     deadline, in_vain_at = time.monotonic() + seconds, time.monotonic() + SETTLED
     while True:
         instance = client.get(f"/api/instance/{id}")
         now, status = time.monotonic(), instance["connection_status"]
         shown = client.get(f"/api/instance/{id}/details") if old else {}
-        if status == "CONNECTED" and (not old or (shown["unit"]["run"] != old and shown["proved"])):
+        seen = {shown["unit"]["run"], shown["proved"]} if old else set()
+        if status == "CONNECTED" and seen.isdisjoint({old, None}):
             return instance
         if not (status == "QR_REQUIRED" or needs_person(instance)):
             in_vain_at = now + SETTLED
