@@ -160,12 +160,13 @@ def _without_worker(session: Session, policy: HealthPolicy, now: float) -> Healt
 def _silent_worker(session: Session, policy: HealthPolicy, now: float) -> HealthVerdict | None:
     """The worker's process runs: does the worker report, and does its engine answer?"""
     if session.claim is None:
+        who = "server" if session.instance.backend else "worker"
         silent = now - max(session.unit.since, session.run.linked_since or 0.0)
         if silent < PHASES["process"].limit:
-            return _starting(Status.INITIALIZING, "its worker has not reported yet")
+            return _starting(Status.INITIALIZING, f"its {who} has not reported yet")
         what = "reports nothing" if session.linked else "accepts no connection"
         health = Health.STUCK if silent >= policy.stuck else Health.DEGRADED
-        sentence = f"its worker {what} for {silent:.0f} s"
+        sentence = f"its {who} {what} for {silent:.0f} s"
         return HealthVerdict(health, Status.INITIALIZING, "phase_process", sentence)
     if (probe := session.run.probe) is not None and probe.failures >= policy.zombie_pings:
         connected = session.claim.claim.status is Status.CONNECTED

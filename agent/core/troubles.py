@@ -519,10 +519,9 @@ TABLE = (
     ),
     Row(
         "backend_logs",
-        lambda _, view: bool(view.warning),
-        "the logs of backend {who} are unreadable, or hold errors that name no session",
-        "`wa-agent backends show {who}` says which. Check the log's path and rights, or set"
-        " `log_session` of its `[[backend]]`.",
+        lambda _, view: view.warning or None,
+        "backend {who} lacks something: {value}",
+        "See to what it names; `[[backend]] log_session` tells whose a line of its log is.",
         of=Of.BACKEND,
     ),
     _critical_machine(
