@@ -54,13 +54,11 @@ class Bench:
         assert fact is not None
         return fact.claim
 
-    async def until(self, probe: Callable[[], object], within: float) -> float:
-        """Wait until `probe` is true; the seconds that it took."""
+    async def until(self, probe: Callable[[], object], within: float) -> None:
         begun = boot_now()
         while not probe():
             assert boot_now() - begun < within, f"not within {within} s"
             await asyncio.sleep(0.25)
-        return boot_now() - begun
 
 
 @dataclass
@@ -97,8 +95,8 @@ class Watched(Bench):
             return "unproved"
         return f"{status} {fact.claim.reason}".strip()
 
-    async def until_it_says(self, words: str, within: float, name: str = "one") -> float:
-        return await self.until(lambda: self.says(name) == words, within)
+    async def until_it_says(self, words: str, within: float, name: str = "one") -> None:
+        await self.until(lambda: self.says(name) == words, within)
 
     def asked(self, route: str) -> int:
         """Requests by verb and route, for all sessions."""
@@ -117,10 +115,8 @@ def declare(url: str, **more: object) -> BackendDeclaration:
 async def watch(tmp_path: Path) -> AsyncIterator[Watch]:
     async with contextlib.AsyncExitStack() as stack:
 
-        async def begin(
-            version: str = "2.3.7", times: Times | None = None, **more: object
-        ) -> Watched:
-            standin = await StandIn.open(version, times=times or Times())
+        async def begin(version: str = "2.3.7", **more: object) -> Watched:
+            standin = await StandIn.open(version, times=Times())
             stack.push_async_callback(standin.close)
             server = make_backend(declare(standin.url, **more), tmp_path)
             stack.push_async_callback(cancel, asyncio.create_task(server.run(), name="server"))

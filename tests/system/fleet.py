@@ -33,9 +33,7 @@ class Fleet:
         return "\n".join(reversed(told))
 
     def _history(self, id: str) -> Sequence[dict[str, Any]]:
-        events: Sequence[dict[str, Any]]
-        events = self.do("GET", f"/api/instance/{id}/events?limit=1000")["events"]
-        return events
+        return list(self.do("GET", f"/api/instance/{id}/events?limit=1000")["events"])
 
     def do(self, method: str, path: str, body: Any = None) -> Any:
         """The agent's answer; a refusal fails the test. A command would start a Python for it."""

@@ -57,12 +57,6 @@ class Watched:
     async def backend_word(self) -> str:
         return str((await self.backend())["reason"])
 
-    async def check(self, id: str) -> Mapping[str, Any]:
-        """A check now: it is answered as soon as that one instance was looked at."""
-        async with asyncio.timeout(30):
-            found: dict[str, Any] = await self.agent.do("POST", f"/api/instance/{id}/health")
-        return found
-
     async def told(self, id: str, kind: str, begins: str) -> bool:
         story = await self.agent.story(id)
         return any(one == kind and sentence.startswith(begins) for one, sentence in story)
@@ -71,9 +65,6 @@ class Watched:
         """Its status was CONNECTED all the time since it first was."""
         story = await self.agent.story(id)
         return not any(one == "status" and said.startswith("CONNECTED →") for one, said in story)
-
-    async def incident(self) -> bool:
-        return bool((await self.agent.do("GET", "/api/incidents"))["incidents"])
 
     def ended_anything(self) -> list[str]:
         """Requests that end or interrupt a session."""
