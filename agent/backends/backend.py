@@ -586,21 +586,19 @@ class Backend:
     def judge(self) -> None:
         """Tell its sessions when it is away, when that lasts, and when it is back."""
         if self.claim.up:
-            blinked, self.away_since = self.away_since is not None, None
-            if not self.down:
-                if blinked:  # only probes show which sessions it hit
-                    self.since_wall = time.time()
-                    work = self._bring_back(list(self.members), outage=False)
-                    self.shared.tasks.start(work, f"look again at {self.name}")
+            if not self.down and self.away_since is None:
                 return
-            self.down, self.since_wall = False, time.time()
-            back = list(self.members)
-            if not self._cause:  # the first check since the agent's start
+            outage, back = self.down, list(self.members)
+            self.down, self.away_since, self.since_wall = False, None, time.time()
+            if outage and not self._cause:  # the first check since the agent's start
                 self._wake(back)
                 return
-            self._cause, self.away = "", set(back)
-            self.say("backend_up", f"it is up; the agent checks its {len(back)} sessions in turn")
-            self.shared.tasks.start(self._bring_back(back, outage=True), f"bring back {self.name}")
+            if outage:
+                self._cause, self.away = "", set(back)
+                words = f"it is up; the agent checks its {len(back)} sessions in turn"
+                self.say("backend_up", words)
+            # Also after a blink: only probes show which sessions it hit.
+            self.shared.tasks.start(self._bring_back(back, outage), f"bring back {self.name}")
             return
         if self.away_since is None:
             self.away_since, self.since_wall = boot_now(), time.time()
@@ -617,7 +615,7 @@ class Backend:
         for id in ids:
             self.shared.wake(id)
 
-    async def _bring_back(self, ids: Sequence[InstanceId], *, outage: bool) -> None:
+    async def _bring_back(self, ids: Sequence[InstanceId], outage: bool) -> None:
         for id in ids:
             if self.down:
                 return  # the next return begins again
