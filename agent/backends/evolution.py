@@ -227,19 +227,14 @@ class Session:
             if known.live is Live.OPEN or known.paired is not False:
                 raise cannot("get a pairing code", "it waits for no scan", "not_waiting")
             if known.live is Live.CONNECTING:
-                await self._begin_over()  # the number counts only when a login begins
+                # The number counts only when a login begins.
+                await self._log_out(known.live, ended="")
             await self._log_in(phone)
             await self._wait_for_code(PAIRING_WAIT, to_type=True)
             if known.code is None or not known.code.pairing_code:
                 raise cannot("get a pairing code", "none came in time", "not_ready")
             left = known.qr.expires_in if known.qr is not None else 1.0
             return {"code": known.code.pairing_code, "expires_in": round(left, 1)}
-
-    async def _begin_over(self) -> None:
-        """Begin a session again that connects and has no pairing to lose."""
-        await self._end_pairing(Live.CONNECTING)
-        self.known.note_end("")
-        self.known.note_live(Live.CLOSE)
 
     # looks
 
@@ -299,7 +294,7 @@ class Session:
                 if not self.known.hangs:
                     return
                 if self._calls.old:  # it ignores a restart
-                    await self._begin_over()
+                    await self._log_out(Live.CONNECTING, ended="")
                     await self._log_in()
                 elif await self._calls.restart(self.name):
                     self.known.begin()
@@ -322,9 +317,19 @@ class Session:
 
     # logins
 
-    async def _log_out(self, heard: Live | None) -> None:
-        await self._end_pairing(heard)
-        self.known.note_end("logout")
+    async def _log_out(self, heard: Live | None, *, ended: str = "logout") -> None:
+        """End its pairing, and leave it on the server with all that it has there. `heard`: the
+        state by which that was decided; `ended`: "" where it has no pairing to lose."""
+        live = await self._calls.state(self.name)
+        self._refuse_kept(live, heard)
+        if live in (Live.OPEN, Live.CONNECTING):
+            await self._calls.logout(self.name)
+            # The answer comes first, and says success also where the server does nothing: a paired
+            # session that is not connected cannot tell WhatsApp about it, and stays as it is.
+            if not await self._becomes(Live.CLOSE, LOGOUT_WAIT):
+                cause = f"it has not closed after {LOGOUT_WAIT:g} s"
+                raise cannot(f"log {self.name} out", cause, "no_effect")
+        self.known.note_end(ended)
         await self._state()
 
     async def _connect(self) -> None:
@@ -392,19 +397,6 @@ class Session:
         else:
             backup = await tasks.in_thread(self.read)
         await self._remove(heard, backup)
-
-    async def _end_pairing(self, heard: Live | None) -> None:
-        """End its pairing, and leave it on the server with all that it has there."""
-        live = await self._calls.state(self.name)
-        self._refuse_kept(live, heard)
-        if live not in (Live.OPEN, Live.CONNECTING):
-            return
-        await self._calls.logout(self.name)
-        # The answer comes first, and says success also where the server does nothing: a paired
-        # session that is not connected cannot tell WhatsApp about it, and stays as it is.
-        if not await self._becomes(Live.CLOSE, LOGOUT_WAIT):
-            cause = f"it has not closed after {LOGOUT_WAIT:g} s"
-            raise cannot(f"log {self.name} out", cause, "no_effect")
 
     async def _give_back(self) -> None:
         """Set what an unfinished renewal backed up and `create` cannot set."""
