@@ -509,7 +509,9 @@ class DownAndUp:
         """Return when it is connected; a QR code instead means that the pairing is gone."""
         await self._again(self.begin)
         self.report("start-session: the server takes it up")
-        await self.wait("connect", self._is_up)
+        row = await self.wait("connect", lambda row: row.connected or row.asks)
+        if row.asks:
+            raise cannot(f"connect {self.id}", "it asks for a new pairing", "pairing_lost")
         self.report("wait: it is connected")
 
     async def begin(self) -> None:
@@ -561,8 +563,3 @@ class DownAndUp:
         # Most of these servers connect again by themselves right after a drop.
         await asyncio.sleep(SETTLE)
         return (await self.calls.look(self.id)).down
-
-    def _is_up(self, row: Row) -> bool:
-        if row.asks:
-            raise cannot(f"connect {self.id}", "it asks for a new pairing", "pairing_lost")
-        return row.connected
