@@ -139,8 +139,16 @@ class LineReader:
         return found
 
     def _turn(self, line: str, session: str, at: float) -> list[Found]:
-        named, turn = read_turn(line)
-        return [Found(turn, session or named, at, self.hint)] if turn else []
+        """The turn that a line tells of. `session`: counts before a name in the line."""
+        for pattern in _TURNS:
+            hit = pattern.search(line)
+            # Quoted text may be a contact's words.
+            if hit and line.count('"', 0, hit.start()) % 2 == 0:
+                opened, named = hit["state"] in ("open", "READY"), _NAME.search(hit["why"])
+                name = session or hit["name"].strip() or (named[1] if named else "")
+                why = "server_stuck" if hit["state"] == "browser" else _reason(hit["why"].strip())
+                return [Found(Turn(opened, "" if opened else why), name, at, self.hint)]
+        return []
 
     def _end_block(self) -> list[Found]:
         """A printed record: its fields as far as they are about an error, a peer, a session. Others
@@ -230,19 +238,6 @@ _REASONS = (
 )
 _NAME = re.compile(r'"session(?:Id|Name)?"\s*:\s*"?([^",}]{1,200})')
 _CODE = re.compile(r'"statusCode"\s*:\s*(\d{3})\b')
-
-
-def read_turn(line: str) -> tuple[str, Turn | None]:
-    """The session's name in a line, and the turn that the line tells of."""
-    for pattern in _TURNS:
-        hit = pattern.search(line)
-        # Quoted text may be a contact's words.
-        if hit and line.count('"', 0, hit.start()) % 2 == 0:
-            opened, named = hit["state"] in ("open", "READY"), _NAME.search(hit["why"])
-            name = hit["name"].strip() or (named[1] if named else "")
-            why = "server_stuck" if hit["state"] == "browser" else _reason(hit["why"].strip())
-            return name, Turn(opened, "" if opened else why)
-    return "", None
 
 
 def _reason(why: str) -> str:
