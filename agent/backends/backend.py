@@ -368,10 +368,9 @@ class Backend:
         return {id: session for id, session in every if session.instance.backend == self.name}
 
     @property
-    def twins(self) -> set["Backend"]:
+    def twins(self) -> list["Backend"]:
         """All that are declared for its server, itself too: other keys, or other sessions."""
-        url, every = self.declared.url, self.shared.all.values()
-        return {self, *(it for it in every if it.declared.url == url)}
+        return [it for it in self.shared.all.values() if it.declared.url == self.declared.url]
 
     # the task
 
