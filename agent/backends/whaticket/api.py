@@ -42,12 +42,11 @@ class Whaticket:
         self, declared: BackendDeclaration, folder: Path, patterns: Sequence[CryptoPattern]
     ) -> None:
         self.declared, self.folder = declared, folder
-        self.own: contract.BackendSettings = declared.own
         self.calls = calls.WhaticketCalls(declared)
         self.keys = keys.open_keys(declared, folder / "removed")
         self.held: dict[str, Session] = {}
         self.owners = calls.Owners()
-        self.logs = logs.open_logs(self.own, patterns, read_json(folder / "logs.json"), 0)
+        self.logs = logs.open_logs(self.calls.own, patterns, read_json(folder / "logs.json"), 0)
         self.rows: dict[str, calls.Row] | None = None
         """The last list; None before the first one."""
         self._troubles: dict[str, str] = {}
@@ -55,7 +54,7 @@ class Whaticket:
         self._tasks = tasks.Tasks(crashed, expected=(errors.EngineError,))
         if self.logs.patterns:
             self._tasks.start(self._follow(), "logs")
-        for entry in self.own.logs:
+        for entry in self.calls.own.logs:
             if entry.startswith("command:"):
                 self._tasks.start(self._run(entry.removeprefix("command:")), "log command")
         # Who asked for one gets its error.
@@ -85,7 +84,7 @@ class Whaticket:
     def _trouble_of_folders(self) -> str:
         """Why a repair could not remove keys: no connected session has a folder that the agent may
         write in. "" = one has."""
-        folder, rows = self.own.auth_folder, (self.rows or {}).values()
+        folder, rows = self.calls.own.auth_folder, (self.rows or {}).values()
         ids = [it.id for it in rows if folder and it.connected and contract.is_safe(it.id)]
         paths = [folder.replace("{id}", id) for id in ids]
         good = not paths or any(os.access(path, os.R_OK | os.W_OK | os.X_OK) for path in paths)
@@ -96,7 +95,7 @@ class Whaticket:
 
     async def hold(self, seat: Seat) -> "Session":
         segment(remote := seat.remote)
-        useless = () if self.own.hang_up is not None else ("reconnect",)
+        useless = () if self.calls.own.hang_up is not None else ("reconnect",)
         own, prove = seat.backend.shared.instances[seat.id], self.declared.prove
         paired, account, adopted = own.record.paired, own.record.account, own.instance.adopted
         known = calls.WhaticketSession(remote, adopted, paired, account, prove, useless)
@@ -194,7 +193,7 @@ class Whaticket:
 class Session:
     def __init__(self, server: Whaticket, known: calls.WhaticketSession, seat: Seat) -> None:
         self._server, self.known, self.name, self.seat = server, known, known.name, seat
-        self._calls, self._keys, self._own = server.calls, server.keys, server.own
+        self._calls, self._keys, self._own = server.calls, server.keys, server.calls.own
         self._acting = asyncio.Lock()
 
     async def look(self, *, deep: bool = False) -> None:
