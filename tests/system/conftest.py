@@ -92,8 +92,7 @@ def standin(bed: Bed) -> Iterator[Callable[..., None]]:
     bed.try_run("systemctl", "stop", *ours, within=120)
     bed.run("systemctl", "reset-failed")
     # Those that are active, have a job or failed. What is inactive may stay loaded.
-    listed = ("systemctl", "list-units", "--no-legend", *ours)
-    bed.until(lambda: not bed.run(*listed).strip())
+    bed.until(lambda: not bed.run("systemctl", "list-units", "--no-legend", *ours).strip())
     shutil.copy(STANDIN, bed.root / "opt/standin.py")
 
     def make(*ids: str, more: str = "", kind: str = "wa-instance") -> None:
