@@ -155,9 +155,9 @@ class Seat:
     look: "asyncio.Task[None] | None" = None
     waits: bool = False
     """True if that look has had no turn yet."""
-    state_took: float = 0.0
+    look_took: float = 0.0
     proof_took: float = 0.0
-    """Seconds until its server last told its state, and until WhatsApp last answered through it."""
+    """Seconds of its last look, at most `LOOK_LIMIT`, and of WhatsApp's last answer through it."""
 
     @property
     def hello(self) -> wire.Hello:
@@ -166,7 +166,7 @@ class Seat:
     @property
     def slack(self) -> float:
         """Seconds to add to a limit that a quick session of a quick server would keep."""
-        return self.backend.slack + 2 * (self.state_took + self.proof_took)
+        return self.backend.slack + 3 * (self.look_took + self.proof_took)
 
     def happened(self, what: Happening) -> None:
         if self.listener is not None:
@@ -206,6 +206,7 @@ class Seat:
             cause = f"no answer within {round(limit, 1):g} s"
             raise ServerDown(f"look at {self.remote}", "timeout", cause) from error
         finally:
+            self.look_took = min(boot_now() - self.looked, LOOK_LIMIT)
             self.note()
 
     async def call(self, do: str, args: Answer | None = None, *, timeout: float = 10.0) -> Answer:

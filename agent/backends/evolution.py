@@ -125,12 +125,9 @@ class Session:
         """EngineError `zombie`: it says open, and WhatsApp does not answer through it."""
         if self.known.renewing:
             return
-        at = clock.boot_now()
         await self._refresh()
-        self._seat.state_took = clock.boot_now() - at
         if self.known.live is Live.OPEN and not await self._prove(deep):
-            cause = "it says open and gives no answer"
-            raise cannot("query WhatsApp through the session", cause, "zombie")
+            raise cannot("query WhatsApp through it", "it says open and gives no answer", "zombie")
         await self._ask_account()
         if self.known.live is Live.CONNECTING and self.known.paired is False:
             await self._missing_code()
@@ -283,8 +280,8 @@ class Session:
 
     async def must_hang(self) -> None:
         """EngineError if WhatsApp answers through it at last: a slow session keeps its pairing."""
-        known = self.known
-        if known.live is Live.OPEN and not known.alive and await self._prove(True, LAST_QUERY):
+        hangs = self.known.live is Live.OPEN and not self.known.alive
+        if hangs and await self._prove(True, LAST_QUERY):
             raise cannot(f"end the pairing of {self.name}", "it answers, only slowly", "busy")
 
     async def try_again(self) -> None:

@@ -118,10 +118,10 @@ def settings(options: Options) -> int:
 def intend(options: Options) -> int:
     asked = f"POST {options.verb}{'?wait=300' if options.verb == 'logout' else ''}"
     waits = options.verb == "restart" and options.wait is not None
-    before = options.ask("GET details") if waits else {"backend": None, "unit": {"run": ""}}
+    details = options.ask("GET details") if waits else None
     instance = options.ask(asked, options.given("confirm", "confirm_passkey"))
     # A backend's session has no run that ends: it is proved again.
-    old = before["proved"] if before["backend"] else before["unit"]["run"]
+    old = details and (details["proved"] if details["backend"] else details["unit"]["run"])
     return wait_and_print(options, instance, options.done, old)
 
 
@@ -172,7 +172,7 @@ def _on(answer: dict[str, Any]) -> str:
     return f" on machine {clean(answer['machine'])}" if answer.get("machine") else ""
 
 
-def wait_and_print(options: Options, instance: dict[str, Any], done: str, old: str = "") -> int:
+def wait_and_print(options: Options, instance: dict[str, Any], done: str, old: Any = "") -> int:
     with already(f"{options.id} {done}"):
         if getattr(options, "wait", None) is not None:
             instance = wait_until_connected(options.client, options.id, options.wait, old)

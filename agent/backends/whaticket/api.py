@@ -243,7 +243,11 @@ class Session:
         self.known.logged_out()
 
     async def must_hang(self) -> None:
-        """Its look asks for no proof that could be slow."""
+        """EngineError if its server, which told nothing for a minute, says that it is connected."""
+        if clock.boot_now() - self.known.row_at > 60.0:
+            await self.look()
+            if self.known.row is not None and self.known.row.connected:
+                raise cannot(f"end the pairing of {self.name}", "it is connected", "busy")
 
     async def renew(self, *, confirmed: bool) -> None:
         """End its pairing and begin a fresh one with a code; the server's row stays. The caller

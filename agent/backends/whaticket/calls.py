@@ -355,8 +355,7 @@ class Owners:
         near = every if len(every) == 1 else near
         whose = next(iter(named), near.pop() if len(near) == 1 else "")
         if isinstance(found.it, logs.Turn) and (named or found.session):
-            turn = (found.at, named[0] if named else found.session)
-            self._turns = [*self._turns, turn][-500:]
+            self._turns = [*self._turns[-499:], (found.at, named[0] if named else found.session)]
         return whose
 
 

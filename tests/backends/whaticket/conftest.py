@@ -85,9 +85,8 @@ async def bench(tmp_path: Path) -> AsyncIterator[OpenBench]:
             preset = str(own.get("preset", "spec"))
             opening = StandIn.opened(tmp_path, preset=preset, pace=Pace(write_every=2.0))
             standin = await stack.enter_async_context(opening)
-            login = {"user": USER, "password": PASSWORD}
-            own = login | {"auth_folder": f"{tmp_path}/auth/{{id}}"} | own
-            settings = BackendSettings(**own)  # type: ignore[arg-type]
+            login = {"user": USER, "password": PASSWORD, "auth_folder": f"{tmp_path}/auth/{{id}}"}
+            settings = BackendSettings(**login | own)  # type: ignore[arg-type]
             declared = BackendDeclaration("wt", "whaticket", standin.url, own=settings)
             opened = Bench(make_backend(declared, tmp_path), standin, tmp_path, declared)
             opened.begin()

@@ -31,8 +31,7 @@ async def test_a_life(bench: OpenBench) -> None:
     await at.do("connect", "Shop")
     assert theirs.starts == 1
     await at.until(lambda: at.status("Shop") == "QR_REQUIRED", 6)
-    code = (await at.do("qr", "Shop"))["qr"]
-    assert code is not None and code["text"] == theirs.qrcode
+    assert (await at.do("qr", "Shop"))["qr"]["text"] == theirs.qrcode
     theirs.scan()
     await at.until(lambda: at.status("Shop") == "CONNECTED", 6)
     assert at.claim("Shop").paired and (await at.do("qr", "Shop"))["qr"] is None
@@ -49,6 +48,8 @@ async def test_a_life(bench: OpenBench) -> None:
     assert await at.refusal("logout", "Shop") == "pairing_kept"
     theirs.number = "5511000000008"
     assert await at.refusal("renew", "Shop") == "pairing_kept" and theirs.logouts == 0
+    at.server.seats["Shop"].session.known.row_at -= 100.0  # it was slow
+    assert await at.refusal("logout", "Shop", confirmed=False) == "busy"
     await at.do("logout", "Shop")
     await at.until(lambda: at.claim("Shop").reason == "logout", 6)
 
