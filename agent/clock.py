@@ -16,5 +16,5 @@ def until_next(every: float) -> float:
 
 
 def boot_id() -> str:
-    """Another one after each boot: what was noted under it may be about processes of now."""
+    """Return the boot's id: what was noted under this one may be about processes of now."""
     return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()

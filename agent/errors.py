@@ -33,7 +33,7 @@ class NotFound(WaError):
 
 
 class Refused(WaError):
-    """Understood, but the present state does not allow it."""
+    """A request that is understood, but that the present state does not allow."""
 
     code, http, exit_status = "refused", 409, 4
 
@@ -43,7 +43,7 @@ class TooLarge(WaError):
 
 
 class TryLater(WaError):
-    """Would work at another moment: busy, starting, locked by another process."""
+    """A request that would work at another moment: busy, starting, locked by another process."""
 
     code, http, exit_status = "try_later", 503, 75
 
@@ -107,10 +107,10 @@ class EngineError(WaError):
     """The engine could not do what was asked; its cause is in the message."""
 
     reached = True
-    """False where the request surely never got to the server that it was for."""
+    """False if the request surely never got to the server that it was for."""
     code, http = "engine", 502
 
 
 def cause_of(error: BaseException) -> str:
-    """For people: without the number of an error of the system, and the path that it is about."""
+    """Return the cause for people: without a system error's number, and the path it is about."""
     return str(getattr(error, "strerror", None) or error) or type(error).__name__

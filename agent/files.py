@@ -16,9 +16,9 @@ from threading import get_native_id
 from typing import IO
 
 INSTALLED_SOCKET = Path("/run/wa-agent/api.sock")
-"""Where an installed agent listens, and the command line asks."""
+"""Socket on which an installed agent listens, and which the command line asks."""
 VARIABLE = "WA_FAILPOINT"
-"""As before_commit:kill, or retire_moved:raise:3 (the third time it is passed)."""
+"""Variable such as before_commit:kill, or retire_moved:raise:3 (the third time)."""
 
 
 class FailpointHit(Exception):
@@ -46,7 +46,7 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY
 
 @contextmanager
 def opened(path: Path | str, flags: int = _FOLDER, *, within: int | None = None) -> Iterator[int]:
-    """A descriptor, closed when the block ends. `within`: `path` is relative to this descriptor."""
+    """Yield a descriptor, closed when the block ends. `within`: `path` is relative to this one."""
     fd = os.open(path, flags | os.O_CLOEXEC, dir_fd=within)
     try:
         yield fd
@@ -95,14 +95,14 @@ def replacement(
 
 @contextmanager
 def replacing(path: Path, *, mode: int = 0o600, group: int | None = None) -> Iterator[IO[bytes]]:
-    """As `replacement`, by path; its folder must exist."""
+    """Replace a file as `replacement`, by path; its folder must exist."""
     with opened(path.parent) as fd, replacement(fd, path.name, mode=mode, group=group) as file:
         yield file
 
 
 @contextmanager
 def short_path(path: Path) -> Iterator[str]:
-    """A name for `path` that always fits: the kernel's limit for a socket is 107 bytes."""
+    """Yield a name for `path` that always fits: the kernel's limit for a socket is 107 bytes."""
     with opened(path.parent, os.O_PATH | os.O_DIRECTORY) as folder:
         yield f"/proc/self/fd/{folder}/{path.name}"
 
@@ -121,7 +121,7 @@ def open_plain(path: Path | str, *, links: bool = False, within: int | None = No
 
 
 def plain_path(path: str) -> str | None:
-    """None for "". OSError if it is no plain file: a library that opens a FIFO waits for ever."""
+    """Return the path; None for "". OSError if it is no plain file: a FIFO blocks a library."""
     with open_plain(path, links=True) if path else nullcontext():
         return path or None
 
@@ -148,7 +148,7 @@ def sync(path: Path) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Make it and its parents, so that a power cut takes none of them back."""
+    """Make a folder and its parents, so that a power cut takes none of them back."""
     if not path.is_dir():
         make_folder(path.parent)
         path.mkdir(mode=0o700, exist_ok=True)
@@ -156,13 +156,13 @@ def make_folder(path: Path) -> None:
 
 
 def standing(path: Path) -> list[tuple[str, os.stat_result]]:
-    """Of an SQLite database that is open: its folder, its file, its log and the log's index."""
+    """Return names and status of an open SQLite database's folder, file, log and log's index."""
     names = (str(path.parent), *(f"{path}{beside}" for beside in ("", "-wal", "-shm")))
     return [(name, os.lstat(name)) for name in names]
 
 
 def in_place(was: Sequence[tuple[str, os.stat_result]]) -> bool:
-    """False if one of `standing` was removed, or another one has its name; if the file is empty."""
+    """True if all of `standing` are in place, and the file is not empty."""
     with suppress(OSError):
         now = [os.lstat(name) for name, _ in was]
         return now[1].st_size > 0 and all(map(os.path.samestat, now, (it for _, it in was)))
@@ -177,7 +177,7 @@ def put_in_place(ready: Path, target: Path) -> None:
 
 
 def replace_folder(ready: Path, target: Path) -> None:
-    """`put_in_place`, after a folder of that name was moved to NAME.old-TIME."""
+    """Move a folder of that name to NAME.old-TIME, then `put_in_place`."""
     if os.path.lexists(target):
         target.rename(f"{target}{time.strftime('.old-%Y%m%dT%H%M%SZ', time.gmtime())}")
     put_in_place(ready, target)

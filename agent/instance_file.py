@@ -15,7 +15,7 @@ from agent.core.words import InstanceId, parse_instance_id
 NAME = "instance.json"
 VERSION = 1
 LARGEST = 1 << 20
-"""Bytes: no instance needs more, and no worker reads more."""
+"""Bytes of the file: no instance needs more, and no worker reads more."""
 
 
 class OtherInstance(ValueError):
@@ -39,13 +39,13 @@ class InstanceFile:
     generation: int = 0
     needs_passkey: bool = False
     leased: bool = False
-    """It connects with a lease of its machine only: `agent/worker/fence.py`."""
+    """True if the session connects only with a lease of its machine: `agent/worker/fence.py`."""
     of_rooms: Mapping[str, Any] = field(default_factory=dict)
-    """The settings of each room's part in its worker, where they are not the usual ones."""
+    """Room → the settings of its part in the worker, if they are not the usual ones."""
 
 
 def parse_instance_file(raw: bytes, folder_name: str) -> InstanceFile:
-    """ValueError says what is wrong. Keys that only another version knows are no fault."""
+    """Parse the file; ValueError says what is wrong. Keys of another version are no fault."""
     content = parse_object(raw)
     version = content.get("version")
     if version != VERSION or isinstance(version, bool):
@@ -78,7 +78,7 @@ def parse_object(raw: bytes) -> dict[str, Any]:
 
 
 def render_instance_file(file: InstanceFile, others: Mapping[str, Any]) -> bytes:
-    """`others`: keys of another version, kept as they are. ValueError: no worker would read it."""
+    """Render the file. `others`: keys of another version. ValueError: no worker would read it."""
     raw = json.dumps({**others, "version": VERSION, **asdict(file)}, indent=1).encode() + b"\n"
     if len(raw) > LARGEST:
         raise ValueError(f"{len(raw)} bytes are more than a worker reads")

@@ -36,11 +36,11 @@ LOG_LIMIT = 1 << 20
 log = logging.getLogger("agent")
 """Logger of the agent's lines about itself, or with `about` about one session."""
 debug, info, warning, error, exception = log.debug, log.info, log.warning, log.error, log.exception
-"""For a module that has this one as `log`."""
+"""Functions for a module that has this one as `log`."""
 
 
 def clean(text: str) -> str:
-    """One line without control characters: neither a terminal nor a log reader is fooled."""
+    """Return one line without control characters: no terminal and no log reader is fooled."""
     if text.isprintable():
         return text
     shown = (it if it.isprintable() else str(it.encode("unicode_escape"), "ascii") for it in text)
@@ -67,12 +67,12 @@ def going_on(
 def bound(
     category: Category = Category.SYSTEM, instance: str | None = None, name: str = "agent"
 ) -> logging.LoggerAdapter[logging.Logger]:
-    """A logger that knows its category and, where there is one, its instance."""
+    """Return a logger that knows its category and, if there is one, its instance."""
     return logging.LoggerAdapter(logging.getLogger(name), about(instance or "", category))
 
 
 def about(instance: str, category: Category = Category.SESSION) -> dict[str, str]:
-    """The `extra` of a line about one instance, by which its lines are found."""
+    """Return the `extra` of a line about one instance, by which its lines are found."""
     return {"wa_category": str(category), "wa_instance": instance}
 
 
@@ -132,7 +132,7 @@ class LineWriter(logging.Handler):
         journal_path: str = "/run/systemd/journal/socket",
         folder: Path | None = None,
     ) -> None:
-        """`folder`: of the worker.log that `fd` is."""
+        """Make the writer. `folder`: of the worker.log that `fd` is."""
         super().__init__()
         self.dropped = 0
         self._fd, self._form, self._journal_path, self._folder = fd, form, journal_path, folder
@@ -181,7 +181,7 @@ class LineWriter(logging.Handler):
 
 
 def open_log(folder: Path) -> int:
-    """A descriptor that appends, so that a log can be shortened under a running worker."""
+    """Open a descriptor that appends: a log can be shortened under a running worker."""
     path = folder / WORKER_LOG
     with suppress(FileNotFoundError):
         mode = path.lstat().st_mode
@@ -208,7 +208,7 @@ def trim_log(fd: int, folder: Path) -> None:
 
 
 def describe(record: logging.LogRecord) -> tuple[str, str]:
-    """Message and traceback, without secrets and control characters."""
+    """Return message and traceback, without secrets and control characters."""
     try:
         message = record.getMessage()
     except Exception as error:  # wrong arguments for the text: still say what was meant
@@ -256,7 +256,7 @@ def as_json(record: logging.LogRecord, message: str, trace: str) -> str:
 
 
 def as_fields(record: logging.LogRecord, message: str, trace: str) -> bytes:
-    """The journal's native datagram, in which no value can be taken for another field."""
+    """Return the journal's native datagram, in which no value can pass for another field."""
     category, instance = _about(record)
     fields = {
         "MESSAGE": f"{message}\n{trace}" if trace else message,

@@ -16,7 +16,7 @@ from agent.log import as_json, as_text, describe
 
 AUDIT = "agent.audit"
 PERFORMANCE = "agent.performance"
-"""The loggers whose lines go into these files, by name."""
+"""Names of the loggers whose lines go into these files."""
 _REPAIRS = frozenset({Category.RECOVERY, Category.RECONNECT, Category.CRYPTO, Category.MEMORY})
 
 
@@ -49,7 +49,7 @@ class FileWriter(RotatingFileHandler):
         return self._show(record, *describe(record))
 
     def handleError(self, record: logging.LogRecord) -> None:
-        """A full disk must not end what was only to be noted."""
+        """Drop the error: a full disk must not end what was only to be noted."""
 
     def _open(self) -> TextIOWrapper:
         # Through a link in its place the agent would write into another file.
@@ -64,7 +64,7 @@ class FileWriter(RotatingFileHandler):
 
 
 def open_files(folder: Path, form: str, repairs_name: str) -> None:
-    """audit.log, performance.log and the one of repairs, from now on."""
+    """Open audit.log, performance.log and the log of repairs."""
     folder.mkdir(mode=0o750, parents=True, exist_ok=True)
     for logger, name in ((AUDIT, "audit.log"), (PERFORMANCE, "performance.log")):
         logging.getLogger(logger).addHandler(FileWriter(folder / name, form))

@@ -34,7 +34,7 @@ class User:
 
     @classmethod
     def named(cls, name: str, group: str) -> "User":
-        """KeyError: this machine has no such user or group."""
+        """Return the user; KeyError: this machine has no such user or group."""
         gid = grp.getgrnam(group).gr_gid
         return cls(pwd.getpwnam(name).pw_uid, gid, tuple(os.getgrouplist(name, gid)))
 
@@ -64,7 +64,7 @@ def owner_of(folder: Path) -> User | None:
 def run_as(
     user: User, command: Sequence[str | Path], *, within: float, feed: bytes = b""
 ) -> Answer:
-    """OSError: it cannot be run. A command that does not end `within` is killed."""
+    """Run a command; OSError: it cannot be run. One that does not end `within` is killed."""
     groups = ",".join(map(str, user.groups))
     line = ["setpriv", f"--reuid={user.uid}", f"--regid={user.gid}", "--no-new-privs"]
     line += [f"--groups={groups}" if groups else "--clear-groups", "--pdeathsig=KILL", "--"]
@@ -108,7 +108,7 @@ def as_owner(folder: Path, words: Sequence[object], within: float, feed: bytes =
 
 
 def _environment() -> dict[str, str]:
-    """Other processes of the user can read it."""
+    """Return the command's environment, which other processes of the user can read."""
     kept = {
         name: value
         for name, value in os.environ.items()

@@ -9,7 +9,7 @@ import re
 REMOVED = "[removed]"
 CODE_REMOVED = "[qr removed]"
 _LED = rf"\1{REMOVED}"
-"""In place of a secret and the words that lead to it, which stay."""
+"""Replacement of a secret; the words that lead to it stay."""
 
 _NAMES = (
     r"(?:authorization|api[_-]?key|passw(?:or)?d|passphrase|secret(?:[_-]?key)?|token"
@@ -30,8 +30,8 @@ _VALUE = r"""
 """
 
 
-# What stands first in lower case: where it does not occur, the expression is not tried, nor
-# compiled, which would take each new worker 3 ms.
+# Each row begins with a text in lower case: where it does not occur, the expression is not tried,
+# nor compiled, which would take each new worker 3 ms.
 _PATTERNS: tuple[tuple[str, str, str], ...] = (
     ("wak_", r"\bwak_[A-Za-z0-9_~.+/=-]+", f"wak_{REMOVED}"),
     ("://", r'(://)[^/\s"]*@', rf"\1{REMOVED}@"),
@@ -40,7 +40,7 @@ _PATTERNS: tuple[tuple[str, str, str], ...] = (
     ("linked_devices", r"(?i)\bwa\.me/settings/linked_devices\S+", CODE_REMOVED),
     ("sandbox-qr:", r"(?i)\bsandbox-qr:\S+", CODE_REMOVED),
     ("data:image/", r"""(?i)data:image/[^\s"'\\]+""", f"data:image/{CODE_REMOVED}"),
-    # Of a key over several lines, each of which is redacted alone, this is the first one.
+    # A key may stand over several lines, each redacted alone: this matches the first one, too.
     (
         "private key",
         r"(?s)(-----BEGIN [A-Z ]{0,40}PRIVATE KEY[A-Z ]{0,9}-----)(?:(?!-----END ).)+",
@@ -71,7 +71,7 @@ _NAMED = rf"(?isx)(?P<name>(?:{_NAMES}{_SEPARATOR}|{_SHORT}\s*))(?P<value>{_VALU
 
 
 def redact(text: str) -> str:
-    """The text without what opens a door. What stands around it can still be read."""
+    """Return the text without secrets. What stands around them can still be read."""
     lower = text.lower()
     for hint, expression, instead in _PATTERNS:
         if hint in lower:
@@ -80,7 +80,7 @@ def redact(text: str) -> str:
 
 
 def _without_value(match: re.Match[str]) -> str:
-    """The name stays, and the quote that opens the value: the rest of the text can be read on."""
+    """Return a match without its value: name and opening quote stay, so the rest can be read."""
     value = match["value"].removeprefix("b")
     quote = match["escaped"] or (value[0] if value[0] in "\"'" else "")
     return f"{match['name']}{quote}{REMOVED}"
