@@ -1,4 +1,4 @@
-"""Answers: JSON, one envelope for all errors, the same headers; and the agent's views in them."""
+"""Makes answers: JSON, one envelope for all errors, the same headers, and the agent's views."""
 
 import json
 import secrets
@@ -53,7 +53,7 @@ _LIBRARY = {
 def refusal(
     status: int, code: str, message: str, request_id: str, field: str | None = None
 ) -> web.Response:
-    """The envelope of all errors."""
+    """Return an error in the envelope of all errors."""
     body = {"error": code, "message": message, "field": field, "request": request_id}
     answer = json_answer(body, status)
     answer.headers.update(_ALSO.get(status, {}))
@@ -61,7 +61,7 @@ def refusal(
 
 
 def library_refusal(status: int, request_id: str = "") -> web.Response:
-    """The same for an error of the HTTP library."""
+    """Return an error of the HTTP library in the same envelope."""
     phrase = f"cannot answer: {HTTPStatus(status).phrase.lower()}"
     code, words = _LIBRARY.get(status, ("internal" if status >= 500 else "invalid_request", phrase))
     return refusal(status, code, words, request_id or secrets.token_hex(8))
@@ -148,7 +148,7 @@ def show_details(view: Session) -> dict[str, Any]:
 
 
 def _kept(view: Session) -> str:
-    """Why its repair keeps the pairing, and what to type; "" = no repair has anything to say."""
+    """Return why the repair keeps the pairing, and what to type; "" = no repair says anything."""
     repair, kept = view.repair, view.kept
     if kept is None or repair is None or view.verdict.healthy:
         return ""
@@ -179,12 +179,12 @@ def show_incident(incident: admission.Incident) -> dict[str, Any]:
 
 
 def show_key(row: KeyRow, used_wall: float | None) -> dict[str, Any]:
-    """`used_wall`: None = not since the agent started."""
+    """Return a key as JSON. `used_wall`: None = not used since the agent's start."""
     return {**part(row, "id name scopes created_wall"), "last_used": wall_text(used_wall)}
 
 
 def shown_wait(session: Session) -> dict[str, str]:
-    """How the API says why a session waits: only where it would be tried otherwise."""
+    """Return why a session waits, as JSON: only if it would be tried otherwise."""
     reason, verdict = session.wait.reason, session.verdict
     ended = reasons.reason_of(verdict.reason)
     idle = verdict.health in (model.Health.HEALTHY, model.Health.DISCONNECTED)

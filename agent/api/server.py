@@ -50,7 +50,7 @@ def take_sockets(environ: MutableMapping[str, str], pid: int) -> list[socket.soc
 
 
 def bind_tcp(listen: str, *, name_holder: bool = True) -> socket.socket:
-    """`TryLater` while another program has the port or the machine lacks the address."""
+    """Bind a port; TryLater while another program has it or the machine lacks the address."""
     refusal: type[WaError] = TryLater
     try:
         host, port = split_address(listen)
@@ -72,7 +72,7 @@ def bind_tcp(listen: str, *, name_holder: bool = True) -> socket.socket:
 
 
 def _holder(port: int) -> str:
-    """The program that has the port, as far as this user may see it."""
+    """Return the program that has the port, as far as this user may see it."""
     import psutil  # a MiB that an agent which got its port never needs
 
     with suppress(psutil.Error, OSError):
@@ -84,7 +84,7 @@ def _holder(port: int) -> str:
 
 
 def bind_unix(path: Path) -> socket.socket:
-    """Bound with mode 0660. A socket that another agent listens on is kept."""
+    """Bind a Unix socket with mode 0660. A socket that another agent listens on is kept."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -145,7 +145,7 @@ PORT_AGAIN = 2.0
 class Server:
     def __init__(self, parts: Parts) -> None:
         self.addresses: tuple[str, ...] = ()
-        """`http://127.0.0.1:8470`, `unix:/run/wa-agent/api.sock`."""
+        """Addresses such as `http://127.0.0.1:8470` and `unix:/run/wa-agent/api.sock`."""
         self._listening: list[asyncio.Server] = []
         self._entrance = connection.Entrance(head_seconds=parts.section.head_timeout)
         self._parts = parts
@@ -222,7 +222,7 @@ class Server:
                 del missing[address]
 
     def announce_end(self) -> None:
-        """Each answer from now on ends its connection: at the close few clients are waited for."""
+        """Let each answer from now on end its connection: few clients are left at the close."""
         self._entrance.closing = True
 
     async def close(self) -> None:
@@ -272,7 +272,7 @@ def check_entrance(request: web.Request, allowed_hosts: set[str]) -> None:
 
 
 def _check_host(request: web.Request, allowed_hosts: set[str]) -> None:
-    """Against DNS rebinding: a foreign name that leads to this machine is refused."""
+    """Refuse a foreign name that leads to this machine: it may be DNS rebinding."""
     hosts = request.headers.getall("Host", [])
     name = auth.host_name(hosts[0]) if len(hosts) == 1 else None
     if name is None:
@@ -286,7 +286,7 @@ def _check_host(request: web.Request, allowed_hosts: set[str]) -> None:
 
 
 def _check_origin(request: web.Request) -> None:
-    """Against forged requests and foreign WebSockets: only the agent's own pages are answered."""
+    """Refuse pages that are not the agent's own: requests may be forged, WebSockets foreign."""
     origins = request.headers.getall("Origin", [])
     own = [f"{scheme}://{request.host}".lower() for scheme in ("http", "https")]
     foreign = len(origins) > 1 or any(origin.lower() not in own for origin in origins)
@@ -304,11 +304,11 @@ Enter = Callable[[web.Request], Awaitable[auth.Caller]]
 _APART, _MADE = "/api/fleet/sessions/{id}", "/api/instance/{id}"
 _ASKED = [it for it in ROUTES if 101 not in it.answers and "/backends/" not in it.path]
 _OWNERS = [it for it in _ASKED if "{id}" in it.path.removesuffix(_APART) or it.made == _MADE]
-"""Those that a machine answers for sessions of its own, whichever machine of the fleet is asked."""
+"""Routes that a machine answers for its own sessions, whichever machine of the fleet is asked."""
 
 
 def build_app(parts: Parts, enter: Enter | None = None) -> web.Application:
-    """`enter`: the caller of a request that another machine forwards."""
+    """Make the application. `enter`: returns the caller of a request forwarded by a machine."""
     app = web.Application(middlewares=[_front_door(parts, enter)])
     for route in _OWNERS if enter else ROUTES:
         for method in ("GET", "HEAD") if route.method == "GET" else (route.method,):
@@ -404,7 +404,7 @@ _CAUSE = "its worker or its server has not finished"
 
 
 async def run_in_time(call: Call) -> Answer:
-    """The handler's answer, or at the deadline how far it is."""
+    """Return the handler's answer, or at the deadline how far it is."""
     if not call.route.timely:
         return await call.route.run(call)
     deadline = time.monotonic() + call.wait

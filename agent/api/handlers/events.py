@@ -1,6 +1,7 @@
-"""What happened: events, live over a WebSocket or as a history. Why a session fails: its worker's
-last lines, and an engine's notes and pictures of failed starts. A worker writes these, so they are
-not trusted: no link is followed, sizes are bounded, and a picture is one only by its first bytes.
+"""These handlers send events, live over a WebSocket or as a history, and show why a session fails:
+the last lines of its worker, and an engine's notes and pictures of failed starts. A worker writes
+these, so they are not trusted: no link is followed, sizes are bounded, and a picture is one only
+by its first bytes.
 
 Only the agent speaks on a WebSocket: a listener may leave, must read, and gets the reason of its
 end. One that comes back names its last cursor and gets the later entries from the journal before
@@ -34,7 +35,7 @@ from agent.vault.folder import SESSION, Folder, open_instance
 Write = Callable[[web.WebSocketResponse, Subscription], Coroutine[Any, Any, None]]
 """Writes to a listener, which ends with it."""
 HEARTBEAT = 5.0
-"""Seconds; the page counts on it."""
+"""Seconds between two pings of a WebSocket; the page counts on them."""
 _SEND_SECONDS = 10.0
 _LOUDEST = 20
 """Messages that a listener may send in a minute; the agent ignores them."""
@@ -72,7 +73,7 @@ async def send_frame(listener: web.WebSocketResponse, frame: Mapping[str, Any]) 
 
 
 async def _watch_incoming(listener: web.WebSocketResponse) -> None:
-    """Returns when the listener leaves or sends too much."""
+    """Wait until the listener leaves or sends too much."""
     now, heard = asyncio.get_running_loop().time, deque[float](maxlen=_LOUDEST)
     async for message in listener:
         if (len(heard) == _LOUDEST and now() - heard[0] < 60) or message.type is WSMsgType.ERROR:
@@ -83,7 +84,7 @@ async def _watch_incoming(listener: web.WebSocketResponse) -> None:
 async def _say_goodbye(
     listener: web.WebSocketResponse, transport: asyncio.Transport | None, reason: str
 ) -> None:
-    """Closes with the reason if the listener still reads, and aborts if it does not."""
+    """Close with the reason if the listener still reads; abort if it does not."""
     code = WSCloseCode.POLICY_VIOLATION if reason == REVOKED else WSCloseCode.GOING_AWAY
     if reason.startswith("too slow"):
         code = WSCloseCode.TRY_AGAIN_LATER
@@ -109,7 +110,7 @@ KINDS = (
 
 
 def unknown_kinds(webhook: str, kinds: Iterable[str]) -> Iterator[str]:
-    """The faults of the kinds that no event and no record has: nothing of them is ever sent."""
+    """Yield faults of kinds that no event and no record has: nothing of them is ever sent."""
     known = {*KINDS.split(), *OWN}
     for kind in kinds:
         if not any(fnmatchcase(it, kind) for it in known):
@@ -218,13 +219,13 @@ async def _send_event(listener: web.WebSocketResponse, entry: model.JournalEntry
 LAST_LINES = 60
 _TAIL = 64 << 10
 _HEAD = re.compile(r"\[[^]]*\] \[[A-Z]+\] \[[A-Z]+\] \[([^]]*)\] ")
-"""The beginning of a worker's line; the session's id is in it."""
+"""The beginning of a worker's line, which has the session's id."""
 LINES = (Field("after", int, "the `next` of the answer before: what came since", least=0),)
 DIAGNOSTICS = "diagnostics"
 FAILED_START = re.compile(r"[0-9]{8}T[0-9]{6}Z")
 _NOTE = re.compile(rf"{FAILED_START.pattern}\.json")
 MOST_STARTS = 20
-"""An engine keeps a few; further files are not listed."""
+"""Failed starts that are listed: an engine keeps a few, and further files are left out."""
 
 
 async def worker_lines(call: Call) -> Json:
@@ -254,7 +255,8 @@ async def picture(call: Call) -> web.Response:
 
 
 def list_failed_starts(root: Path, id: InstanceId) -> list[dict[str, Any]]:
-    """Newest first, each by the time in its files' names; empty where the engine kept none."""
+    """Return failed starts, newest first, by the time in their files' names; empty if there are
+    none."""
     found = []
     with suppress(WaError), open_instance(root, id, SESSION, DIAGNOSTICS) as folder:
         names = set(folder.names())
@@ -294,7 +296,7 @@ def read_lines(path: Path, after: int | None, only: str = "") -> tuple[list[str]
             raw = file.read(_TAIL)
     except OSError:
         return [], 0, False
-    # What is written at this moment comes with the next look.
+    # A last line without its end is still being written: the next request reads it.
     whole = raw[: raw.rfind(b"\n") + 1] or (raw if len(raw) == _TAIL else b"")
     lines = whole.decode(errors="replace").splitlines()
     lines = _of_session(only, lines) if only else lines
@@ -303,7 +305,7 @@ def read_lines(path: Path, after: int | None, only: str = "") -> tuple[list[str]
 
 
 def _of_session(id: str, lines: Iterable[str]) -> list[str]:
-    """With what a line has below it, as the stack of an error."""
+    """Return the session's lines, each with what stands below it, as the stack of an error."""
     own, found = False, []
     for line in lines:
         if (head := _HEAD.match(line)) is not None:

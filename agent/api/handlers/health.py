@@ -199,7 +199,7 @@ async def start_session(call: Call) -> Json:
 
 
 async def _as_it_is(call: Call, *, up: bool) -> Json:
-    """After the time the answer has the present status; that is no error."""
+    """Answer with the present status once it is the wanted one, or the time is over: no error."""
     deadline = time.monotonic() + call.query.get("wait", 0)
     if "wait" in call.query:
         # After this check a stop or start that was under way is over and seen.
@@ -298,7 +298,7 @@ async def set_up(call: Call) -> Answer:
 def _place(
     call: Call, body: Mapping[str, Any], existing: model.Instance | None
 ) -> tuple[str, Mapping[str, Any]]:
-    """Engine and settings of the instance; an existing one keeps its backend and session."""
+    """Return engine and settings of the instance; an existing one keeps its backend and session."""
     place = {name: body[name] for name in ("backend", "remote") if name in body}
     engine, backend = body.get("engine"), place.get("backend")
     if existing is not None:

@@ -75,7 +75,7 @@ def _may_lead(call: Call, settings: Mapping[str, Any], before: Mapping[str, Any]
 
 
 def placed(body: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a new instance, with its place in them."""
+    """Return the settings of a new instance, with its place in them."""
     settings = {**body.get("settings", {})}
     for name in _PLACE:
         if name in body and settings.setdefault(name, body[name]) != body[name]:
@@ -85,7 +85,7 @@ def placed(body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def still_placed(instance: model.Instance, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Changed settings of an existing instance, which keeps its backend and session."""
+    """Return changed settings of an existing instance, which keeps its backend and session."""
     if not instance.backend:
         return dict(settings)
     present = {k: v for k, v in instance.settings.items() if k in (*_PLACE, ADOPTED)}
@@ -120,7 +120,7 @@ async def show(call: Call) -> Json:
 
 
 def _outbox(call: Call) -> Json:
-    """The messages that wait to be sent, and the ends of the others."""
+    """Return the messages that wait to be sent, and the ends of the others."""
     sending = call.parts.sending
     return {"outbox": sending.waiting(call.id), "outbox_ended": sending.ended(call.id)}
 
@@ -246,7 +246,7 @@ async def restore_trash(call: Call) -> Json:
 
 _REMOVED = ("name", "why", "state", "files", "keys", "whole")
 LONG_TIMEOUT = 150.0
-"""Such an answer comes after the session is down, or after a restore up again."""
+"""Seconds for an answer that comes once the session is down, or after a restore up again."""
 
 
 async def list_removed(call: Call) -> Json:

@@ -183,7 +183,7 @@ async def _read(call: Call, body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 async def _key_of(call: Call, message: dict[str, Any]) -> tuple[tuple[str, ...], str]:
-    """The caller's name, the session and the Idempotency-Key, and the digest of the message."""
+    """Return the caller's name, session and Idempotency-Key, and the digest of the message."""
     if (key := call.request.headers.get("Idempotency-Key")) is None:
         return (), ""
     if not 1 <= len(key) <= 255:
@@ -216,7 +216,7 @@ def writer_of(text: str, field: str) -> str:
 
 
 def check_file(content: str, limit: int) -> str:
-    """The same base64 without its line ends."""
+    """Return the base64 of a file without line ends; refuse what is none, or too long."""
     plain = content.replace("\r", "").replace("\n", "")
     try:
         size = len(binascii.a2b_base64(plain.encode(), strict_mode=True))
@@ -257,7 +257,7 @@ SAY = (
     Field("group", str, "jid of the group in which it is written", least=1, most=64),
     Field("from_me", bool, "true = the account's owner writes it on the phone"),
     Field("message_id", str, "its id at WhatsApp; default: a new one", least=1, most=48),
-    Field("count", int, "so many messages, numbered; default 1", least=1, most=10_000),
+    Field("count", int, "how many messages, numbered; default 1", least=1, most=10_000),
     Field("content", str, "a file that it brings, base64; api.media_limit bytes", least=1),
     Field("mimetype", str, "the file's type", least=3, most=128),
     Field("filename", str, "the file's name", most=255),
@@ -286,7 +286,7 @@ async def fault(call: Call) -> Json:
 
 
 def _clear(call: Call) -> Json:
-    """Those that its next worker would read: while it is banned, none runs."""
+    """Clear the faults that the next worker would read: while the session is banned, none runs."""
     with open_instance(call.supervisor.root, call.id, SESSION) as folder:
         # An absolute path is what comes of it: the folder that was opened, whatever took its place.
         Faults(folder.path / f"/proc/self/fd/{folder.fd}").clear()

@@ -28,9 +28,9 @@ from agent.store.rows import KeyRow
 
 class Right(IntEnum):
     OPEN = 0
-    """No key needed."""
+    """No key is needed."""
     SOME = 1
-    """Any key; the answer is limited to the instances of that key."""
+    """Any key is enough; the answer is limited to the instances of that key."""
     READ = 2
     OPERATE = 3
     ADMIN = 4
@@ -47,7 +47,7 @@ class Caller:
     level: Right = Right.OPEN
     instances: frozenset[InstanceId] = field(default_factory=frozenset)
     key: str = ""
-    """The id of its key; "" = it showed none."""
+    """Id of the caller's key; "" = the caller showed none."""
 
     def may(self, right: Right, instance: InstanceId | None = None) -> bool:
         if right is Right.OPEN or self.level >= right:
@@ -57,7 +57,7 @@ class Caller:
         return right <= Right.OPERATE and instance is not None and instance in self.instances
 
     def sees(self, instance: InstanceId | None) -> bool:
-        """None stands for the agent and all instances."""
+        """True if the caller may see the instance. None stands for the agent and all instances."""
         return self.may(Right.READ, instance)
 
 
@@ -76,7 +76,7 @@ class KeyRing:
         return sorted(self._rows.values(), key=lambda row: (row.created_wall, row.id))
 
     async def add(self, name: str, scopes: tuple[str, ...]) -> tuple[KeyRow, str]:
-        """The new row and its token, which is not stored."""
+        """Make a key; return its row and its token, which is not stored."""
         wide = [it for it in scopes if it in ("operate", "admin")]
         own = [parse_instance_id(it[9:]) for it in scopes if it.startswith("instance:")]
         if wide and own:
@@ -115,7 +115,7 @@ class KeyRing:
         return id in self._rows
 
     def used_wall(self, id: str) -> float | None:
-        """When a request showed it last; None: not since the agent started."""
+        """Unix time at which a request last showed the key; None: not since the agent's start."""
         return self._used_wall.get(id)
 
     def caller(self, token: str) -> Caller:
@@ -136,11 +136,11 @@ def _digest(token: str) -> str:
 
 
 def identify(request: web.Request, section: ApiSection, ring: KeyRing) -> Caller:
-    """By the key if one was sent; without one, by a trusted socket."""
+    """Return the caller: by the key if one was sent; without one, by a trusted socket."""
     if (token := _token_of(request)) is not None:
         return ring.caller(token)
     if (connection := connection_of(request)).local:
-        # Its mode is 0660: root, the agent's user and its group can open it.
+        # The socket's mode is 0660: root, the agent's user and its group can open it.
         return Caller(connection.address, Right.ADMIN) if section.trust_socket else ANONYMOUS
     # A proxy on this machine forwards requests from anywhere; some say so by the name alone.
     proxied = any(name.lower().startswith(_OF_PROXIES) for name in request.headers)
@@ -150,7 +150,7 @@ def identify(request: web.Request, section: ApiSection, ring: KeyRing) -> Caller
 
 
 def host_name(host: str) -> str | None:
-    """The name or address in a Host header, lower case, without port and brackets."""
+    """Return the name or address in a Host header, lower case, without port and brackets."""
     try:
         parts = urlsplit("//" + host)
         _ = parts.port  # ValueError where it is no port
@@ -191,7 +191,7 @@ def require(caller: Caller, right: Right, id: InstanceId | None, doing: str = "d
 
 REQUEST_ID = web.RequestKey("request_id", str)
 VIA = web.RequestKey("via", str)
-"""`machine NAME`, of the fleet, which forwarded it."""
+"""`machine NAME` of the fleet that forwarded the request."""
 SHOWN = frozenset({"id", "name", "machine", "key", "group", "snapshot", "removed", "failed"})
 """Parameters of a path that an operator or this agent chose. Any other may hold a contact's number,
 a message's id or a secret."""
@@ -201,13 +201,13 @@ QUIET_SECONDS = 60.0
 MOST_SOURCES = 256
 """Sources that are counted at a time; beyond them the oldest is dropped."""
 OPENS_A_SESSION = ("/api/instance/{id}/qr", "/api/instance/{id}/screenshot")
-"""Their answers let a reader pair, or read messages."""
+"""Routes whose answers let a reader pair, or read messages."""
 
 
 @dataclass(slots=True)
 class Audit:
     _said: dict[str, tuple[float, int]] = field(default_factory=dict)
-    """When the last line of a source was written, and how many came since."""
+    """Source → time of its last line, and the number of lines that came since."""
 
     def answered(self, request: web.Request, status: int, more: str) -> None:
         """A change, a read of a code, a refusal: a missing or wrong key, a missing right, a foreign
@@ -231,7 +231,7 @@ class Audit:
             self._limited(f"read {known} {id} {route}", id, f"{who}: {line}", logging.INFO)
 
     def failed(self, request: web.Request, error: errors.WaError) -> None:
-        """An answer 5xx: each cause once for each address."""
+        """Log an answer 5xx: each cause once for each address."""
         line = f"request {request.get(REQUEST_ID)} of {_came_from(request)}: {error}"
         self._limited(f"failed {_address(request)}: {error}", None, line, logging.WARNING)
 
@@ -249,13 +249,13 @@ class Audit:
 
 
 def route_of(request: web.Request) -> str:
-    """Without its patterns, as the `route` label of the metrics; "" = none has that path."""
+    """Return the route's path without patterns, as the label of metrics; "" = no route has it."""
     resource = request.match_info.route.resource
     return resource.canonical if resource is not None else ""
 
 
 def path_of(request: web.Request) -> str:
-    """The path for a line of a log: its route's pattern, filled in where SHOWN allows it."""
+    """Return the path for a line of a log: the route's pattern, filled in where SHOWN allows."""
     path = route_of(request) or "an unknown path"
     for name in SHOWN & request.match_info.keys():
         path = path.replace(f"{{{name}}}", request.match_info[name])
@@ -267,6 +267,6 @@ def _address(request: web.Request) -> str:
 
 
 def _came_from(request: web.Request) -> str:
-    """The connection's address, with the address that a proxy gives for its client."""
+    """Return the connection's address, with the one that a proxy gives for its client."""
     address, forwarded = _address(request), request.headers.get("X-Forwarded-For", "")
     return f"{address} for {forwarded[:80]!r}" if forwarded else address

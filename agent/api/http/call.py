@@ -75,7 +75,7 @@ CONFIRM_PASSKEY = Field("confirm_passkey", str, _PASSKEY, most=48)
 
 
 def read_body(body: Mapping[str, Any], fields: tuple[Field, ...]) -> dict[str, Any]:
-    """The given fields; an unknown, missing or wrong field raises with its name."""
+    """Return the given fields; an unknown, missing or wrong field raises with its name."""
     rows = {field.name: field for field in fields}
     for name in body:
         if name not in rows:
@@ -87,7 +87,7 @@ def read_body(body: Mapping[str, Any], fields: tuple[Field, ...]) -> dict[str, A
 
 
 def read_query(request: web.Request, fields: tuple[Field, ...]) -> dict[str, Any]:
-    """The same for a query string; a list is given with commas or by repeating its name."""
+    """Return the fields of a query string; a list has commas, or its name is repeated."""
     kinds = {field.name: field.kind for field in fields}
     body: dict[str, Any] = {}
     for name in request.rel_url.query:
@@ -153,7 +153,7 @@ class UnsupportedType(WaError):
 
 
 async def read_json(request: web.Request, limit: int, seconds: float) -> dict[str, Any]:
-    """The body as an object; an empty body is an empty object."""
+    """Read the body as an object; an empty body is an empty object."""
     raw = await _read(request, limit, seconds)
     # A browser sends other types to foreign servers without a preflight request.
     if raw.strip() and request.content_type != "application/json":
@@ -190,7 +190,7 @@ async def _read(request: web.Request, limit: int, seconds: float) -> bytes:
 
 
 def parse_object(raw: bytes) -> dict[str, Any]:
-    """One JSON object, or InvalidRequest; never any other exception."""
+    """Return one JSON object, or raise InvalidRequest; never any other exception."""
     try:
         parsed = msgspec.json.decode(raw)
     except ValueError as error:
@@ -211,7 +211,7 @@ def parse_object(raw: bytes) -> dict[str, Any]:
 
 
 def _faults(value: Any, depth: int) -> Iterator[str]:
-    """Why other programs cannot take valid JSON: depth, great numbers, NULs."""
+    """Yield why other programs cannot take valid JSON: depth, great numbers, NULs."""
     inner = [*value, *value.values()] if isinstance(value, dict) else value
     if depth > DEEPEST:
         yield "it is nested too deeply"
@@ -256,22 +256,22 @@ class Parts:
     webhooks: "Webhooks"
     archives: Archives
     troubles: Callable[[], Collection[Trouble]]
-    """Those that have begun."""
+    """Returns the troubles that have begun."""
     windows: Windows
     """How much the counters of sessions rose lately."""
     places: Mapping[str, str]
     """Paths of the agent: its state, its sessions, the agent.toml that it read."""
     reload: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set: the agent reads agent.toml again."""
+    """Set to let the agent read agent.toml again."""
     audit: Audit = field(default_factory=Audit)
     forward: Callable[[str, web.Request], Awaitable[web.StreamResponse | None]] | None = None
-    """The answer of the machine of the fleet that owns the session; None: that is this one."""
+    """Returns the answer of the machine of the fleet that owns the session; None: this one does."""
     not_listening: dict[str, str] = field(default_factory=dict)
     """HOST:PORT that another program still uses → the error."""
     large: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(LARGE_AT_ONCE))
-    """Held while a body longer than `body_limit` is in memory."""
+    """Places for bodies longer than `body_limit` in memory."""
     listeners: dict[Subscription, str] = field(default_factory=dict)
-    """Each WebSocket's subscription, with the id of its key; "" = it showed none."""
+    """Subscription of a WebSocket → id of its key; "" = it showed none."""
 
     def end_listeners_of(self, key: str) -> None:
         """End the WebSockets that were opened with that key."""
@@ -284,7 +284,7 @@ PATH_PARAMETER = re.compile(r"\{(\w+)(?::([^{}]*(?:\{[^{}]*\}[^{}]*)*))?\}")
 
 
 def plain_path(path: str) -> str:
-    """The path of a route without its patterns; also the `route` label of the metrics."""
+    """Return the path of a route without patterns; also the `route` label of the metrics."""
     return PATH_PARAMETER.sub(r"{\1}", path)
 
 
@@ -298,19 +298,19 @@ class Route:
     run: "Handler"
     summary: str
     body: "Body" = None
-    """None: the body is ignored, or of a POST an archive; (): it must be empty."""
+    """Fields of the body. None: it is ignored, or the archive of a POST; (): it must be empty."""
     large: bool = False
     """True if the handler reads the body, which may be longer than `body_limit`."""
     query: tuple[Field, ...] = ()
     answers: tuple[int, ...] = (200,)
-    """The first one is the status of an answer in JSON."""
+    """Statuses of answers; the first one is that of an answer in JSON."""
     made: str = ""
     """Path of what a 201 made; fields of the answer stand in braces."""
     timely: bool = False
     """True if it is answered after `?wait=` seconds whatever a worker or a server takes: 202 where
     the statuses have it, else 503. Other routes ask neither, or keep a time of their own."""
     shows: Mapping[str, Any] | None = None
-    """The schema of its answer in JSON, for OpenAPI; None: it is described in words."""
+    """Schema of the answer in JSON, for OpenAPI; None: words describe it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,12 +330,12 @@ class Call:
 
     @property
     def wait(self) -> float:
-        """Seconds after which it is answered."""
+        """Seconds after which the request is answered."""
         return float(self.query.get("wait", ANSWER_WITHIN))
 
     @property
     def view(self) -> Session:
-        """The instance of its path; NotFound without such an instance."""
+        """The instance of the path; NotFound if there is none."""
         # The application refuses an id that is not well-formed.
         return self.supervisor.view(InstanceId(self.request.match_info["id"]))
 
@@ -349,7 +349,7 @@ class Call:
 
     @property
     def confirmed(self) -> dict[str, Any]:
-        """The confirmations in its body before a pairing ends."""
+        """The body's confirmations that a pairing may end."""
         passkey = self.body.get("confirm_passkey", "")
         return {"confirmed": self.body.get("confirm", False), "passkey": passkey}
 
@@ -385,7 +385,7 @@ async def read_call(request: web.Request, route: Route, parts: Parts) -> Call:
 
 
 async def archive_of(call: Call) -> AsyncIterator[bytes]:
-    """The body, where it says that it is an archive, in pieces, each within `body_timeout`."""
+    """Yield a body that says that it is an archive in pieces, each within `body_timeout`."""
     if call.request.content_type not in ARCHIVES:
         cause = f"its Content-Type must be {ARCHIVES[0]}"
         raise UnsupportedType(f"cannot read the archive: {cause}", field="body")
@@ -409,13 +409,13 @@ async def archive_of(call: Call) -> AsyncIterator[bytes]:
 
 Json = Mapping[str, Any]
 Answer = Json | tuple[int, Json] | web.StreamResponse
-"""With a status, where it is not the first one of the route."""
+"""An answer of a handler, with its status unless that is the first one of the route."""
 Handler = Callable[[Call], Awaitable[Answer]]
 Body = tuple[Field, ...] | None
 
 
 def route(at: str, right: Right, run: Handler, body: Body = None, **more: Any) -> Route:
-    """`at`: method and path. The summary is the beginning of the handler's docstring."""
+    """Make a route. `at`: method and path. The handler's docstring begins with the summary."""
     method, _, path = at.partition(" ")
     summary = " ".join((run.__doc__ or "").partition("\n\n")[0].split()).rstrip(".")
     return Route(method, path, right, run, summary, body, **more)

@@ -18,7 +18,7 @@ from agent.api.present import library_refusal
 from agent.errors import TryLater
 
 _PATIENCE = 1.0
-"""Seconds that a WebSocket may be full: one that is read gets full and empty many times."""
+"""Seconds that a WebSocket may be full: one whose client reads empties again and again."""
 
 
 class TooManyConnections(TryLater):
@@ -31,7 +31,7 @@ class Entrance:
     """Seconds until the first head is there; a client that has its answer may be idle longer."""
     write_seconds: float = 60.0
     idle_seconds: float = 75.0
-    """More than a proxy keeps a connection, or a client waits between two looks."""
+    """Seconds, more than a proxy keeps a connection or a client waits between two looks."""
     most: int = 2048
     """Connections; over it the one gives way that waits longest for a request. A client with rights
     may have half of them: it keeps out no other, nor the probes."""
@@ -39,13 +39,13 @@ class Entrance:
     """Connections whose client leaves an answer unread, or a WebSocket for a second: each may hold
     a megabyte. Over it the oldest gives way."""
     closing: bool = False
-    """Each answer is the last of its connection."""
+    """True while each answer is the last of its connection."""
     connections: set["Connection"] = field(default_factory=set)
     waiting: dict["Connection", None] = field(default_factory=dict)
-    """Those that wait for a request; the longest first."""
+    """Connections that wait for a request; the longest first."""
     unread: dict["Connection", None] = field(default_factory=dict)
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """Held by the one request without rights that begins."""
+    """The lock of the one request without rights that begins."""
 
     def make_room(self) -> None:
         if len(self.unread) > self.most_unread:
@@ -63,13 +63,13 @@ class Connection(web.RequestHandler):
         """The client's address, or `uid N` on the Unix socket; and the one that it came to."""
         self._entrance = entrance
         self._ended = False
-        """The client sends no more, and waits for its answers."""
+        """True if the client sends no more, and waits for its answers."""
         self._holder = ""
-        """The caller with rights that sent the last request; "" = it has none."""
+        """The caller with rights that sent the last request; "" = a caller without."""
         self._full_since = 0.0
-        """Loop's time since which what its client should read waits here, while `_paused`."""
+        """The loop's time since which data wait for the client to read, while `_paused`."""
         self._answered = 0
-        """Requests whose answer is sent."""
+        """Number of requests whose answers are sent."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         sock = transport.get_extra_info("socket")
@@ -190,7 +190,7 @@ class Connection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """The library's own refusals, in the envelope of all errors."""
+        """Answer the library's own refusals in the envelope of all errors."""
         if isinstance(exc, ConnectionError) and self._over():
             raise exc  # the client is gone: the library ends the connection in silence
         if status >= 500:
@@ -202,7 +202,7 @@ class Connection(web.RequestHandler):
         return answer
 
     def log_exception(self, *said: Any, **more: Any) -> None:
-        """The library calls it an error when a connection ends while it skips a body's rest."""
+        """Log the library's error, unless the connection ended: it was skipping a body's rest."""
         if not self._over():
             super().log_exception(*said, **more)
 
