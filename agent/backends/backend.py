@@ -69,7 +69,7 @@ Call = Callable[[], Awaitable[Answer]]
 @dataclass(slots=True)
 class Circuit:
     backend: "Backend"
-    """Hears when it opens, when it closes, and when quick checks let one session try."""
+    """The backend, which hears when the circuit opens, closes, or lets one session try."""
     breaker: Breaker = field(default_factory=Breaker)
     trial: InstanceId | None = None
     """The session whose call is the trial of a half-open circuit."""
@@ -81,7 +81,7 @@ class Circuit:
 
     @property
     def sentence(self) -> str:
-        """Why the agent tries none of its sessions; "" while it is closed."""
+        """Why the agent tries none of the backend's sessions; "" while the circuit is closed."""
         state, failures = self.state, self.breaker.failures
         if state is BreakerState.CLOSED:
             return ""
@@ -102,7 +102,7 @@ class Circuit:
         return lets
 
     def checked(self, seconds: float) -> None:
-        """The list came, after `seconds`: a quick one ends the pause."""
+        """Note that the list came after `seconds`: a quick one ends the pause."""
         now, pause = boot_now(), self.backend.shared.breaker().pause
         may_end = seconds <= QUICK and now - (self.breaker.opened_at or now) >= CALM
         if may_end and self.state is BreakerState.OPEN:
@@ -144,9 +144,9 @@ class Seat:
     id: InstanceId
     run: str
     session: "ServerSession | None" = None
-    """None: it is not held yet."""
+    """The server's session; None: it is not held yet."""
     remote: str = ""
-    """The server's name of it."""
+    """The server's name of the session."""
     listener: client.Listener | None = None
     unheard: deque[Happening] = field(default_factory=partial(deque, maxlen=MOST_UNHEARD))
     """Happenings that logs told since the agent's start, before a pass listened."""
@@ -154,7 +154,7 @@ class Seat:
     looked: float = 0.0
     look: "asyncio.Task[None] | None" = None
     waits: bool = False
-    """True if that look has had no turn yet."""
+    """True if the seat's look has had no turn yet."""
     look_took: float = 0.0
     proof_took: float = 0.0
     """Seconds of its last look, at most `LOOK_LIMIT`, and of WhatsApp's last answer through it."""
@@ -175,7 +175,7 @@ class Seat:
             self.unheard.append(what)
 
     def last_words(self) -> Claim | None:
-        """The last claim, the proof aged by the time since."""
+        """Return the last claim, with the proof aged by the time since."""
         if self.fact is None:
             return None
         at = self.fact.proved_at()
@@ -186,7 +186,7 @@ class Seat:
             self.listener.on_claim(self.run, claim)
 
     def note(self) -> None:
-        """Keep what the server says of it now; the listener hears new words and a first proof."""
+        """Keep the server's words on the session; the listener hears new ones and a first proof."""
         if self.session is None or (claim := self.session.known.claim()) is None:
             return
         now, before = boot_now(), self.fact
@@ -195,7 +195,7 @@ class Seat:
             self.tell()
 
     async def ask(self, *, deep: bool = False) -> None:
-        """Look at it. ServerDown: no usable answer came in time."""
+        """Look at the session. ServerDown: no usable answer came in time."""
         assert self.session is not None
         limit = min(LOOK_LIMIT, self.backend.declared.timeout * 0.8) + self.slack
         self.looked = boot_now()
@@ -274,7 +274,7 @@ class Seat:
 
 
 def _without_ages(claim: Claim) -> tuple[Claim, bool]:
-    """All of a claim but its ages; True if it has no proof."""
+    """Return a claim without its ages; True if it has no proof."""
     return replace(claim, proof_age=None, still_for=0.0), claim.proof_age is None
 
 
@@ -282,7 +282,7 @@ EVERY = 5.0
 """Seconds between two rounds of looks, between two lists of a server that is down, and until files
 that cannot be read, and a task that ended by a fault, are tried again."""
 SOON = 1.0
-"""Seconds between two lists where a failed request asks for one."""
+"""Seconds between two lists if a failed request asks for one."""
 LOOKS = 30
 """The most looks at once, so that an outage of a thousand sessions leaves the loop to others."""
 TAKE_OVER = 3.0
@@ -308,53 +308,54 @@ def crashed(error: BaseException) -> None:
 
 @dataclass(slots=True, eq=False, repr=False)
 class Backend:
-    """Times are of the boot clock unless the name says `wall`."""
+    """The task of one server. Times are boot times unless the name says `wall`."""
 
     declared: BackendDeclaration
     name: InstanceId
-    """Named by the same rule as instances."""
+    """Name of the backend, by the same rule as of instances."""
     shared: "Backends"
     circuit: Circuit = field(init=False)
     seats: dict[InstanceId, Seat] = field(default_factory=dict)
     api: "ServerApi | None" = None
-    """None: its server is not asked."""
+    """The server's calls; None: the server is not asked."""
     known: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set once the first check has ended, or its server cannot be asked."""
+    """Set once the first check has ended, or the server cannot be asked."""
     check_soon: asyncio.Event = field(default_factory=asyncio.Event)
     look_soon: asyncio.Event = field(default_factory=asyncio.Event)
     started_at: float = 0.0
     next_check: float | None = None
     claim: ServerClaim = NOT_CHECKED
-    """The outcome of the last request for its list, or why its server is not asked."""
+    """The outcome of the last request for the list, or why the server is not asked."""
     sessions: tuple[RemoteSession, ...] = ()
     checked_at: float = float("-inf")
     good_since: float = float("-inf")
-    """The first of its good checks in a row; inf: the last one was not good."""
+    """Boot time of the first good check in a row; inf: the last one was not good."""
     flaps: bool = False
-    """True if it went away last within `STEADY` seconds of its return."""
+    """True if the server last went away within `STEADY` seconds of its return."""
     down: bool = True
-    """It is away for longer than a blink: its sessions wait. True until it was seen up."""
+    """True while the server is away for longer than a blink, and until it was seen up: its
+    sessions wait."""
     since_wall: float = field(default_factory=time.time)
-    """When its server was first found away, or up again."""
+    """Unix time at which the server was first found away, or up again."""
     away_since: float | None = None
-    """When it was first found away; None = it is up."""
+    """Boot time at which the server was first found away; None = it is up."""
     left: dict[InstanceId, str] = field(default_factory=dict)
-    """Why each session that it watched, or should watch, has no seat; "" = as it was wanted."""
+    """Session that was or should be watched → why it has no seat; "" = as it was wanted."""
     away: set[InstanceId] = field(default_factory=set)
-    """The sessions that have not come back since it is up again."""
+    """The sessions that have not come back since the server is up again."""
     _turns: asyncio.Semaphore = field(init=False)
     _tasks: Tasks = field(default_factory=partial(Tasks, crashed))
     """The looks and the check that are under way."""
     _checking: "asyncio.Task[None] | None" = None
     _cause: str = ""
-    """The reason for which it is down, as the journal has it; "" = it was not said to be down."""
+    """Reason for which the server is down, as the journal has it; "" = no entry said so."""
 
     def __post_init__(self) -> None:
         self.circuit, self._turns = Circuit(self), asyncio.Semaphore(LOOKS)
 
     @property
     def sentence(self) -> str:
-        """Why it is not well, for people."""
+        """Why the server is not well, for people."""
         parts = (self.circuit.sentence if self.claim.up else "", self.claim.sentence)
         return "; ".join(filter(None, parts))
 
@@ -370,13 +371,13 @@ class Backend:
 
     @property
     def twins(self) -> list["Backend"]:
-        """All that are declared for its server, itself too: other keys, or other sessions."""
+        """All backends that are declared for this server: with other keys, or other sessions."""
         return [it for it in self.shared.all.values() if it.declared.url == self.declared.url]
 
     # the task
 
     async def run(self) -> None:
-        """Watch its server, judge its outages and adopt its sessions, until cancelled."""
+        """Watch the server, judge its outages and adopt its sessions, until cancelled."""
         while True:
             try:
                 await self._watch(await asyncio.to_thread(with_secrets, self.declared))
@@ -437,7 +438,7 @@ class Backend:
         return self.claim
 
     async def _read_lists(self, api: ServerApi, declared: BackendDeclaration) -> None:
-        """Until the server refuses the key and another one is in its file."""
+        """Read lists until the server refuses the key and another one is in its file."""
         while True:
             begun = boot_now()
             self.check_soon.clear()
@@ -526,7 +527,7 @@ class Backend:
         return model.UnitStatus(model.UnitState.ACTIVE, run=seat.run, since=self.started_at)
 
     async def start(self, id: InstanceId) -> bool:
-        """Watch it. False: that costs no login, for the server has it connected already."""
+        """Watch a session. False: that costs no login, for the server has it connected already."""
         new, own = id not in self.seats, self.shared.instances[id]
         try:
             seat = await self.take(id)
@@ -562,7 +563,7 @@ class Backend:
         return seat
 
     def leave(self, id: InstanceId, why: str = "") -> None:
-        """Watch it no more; the session itself stays as it is. `why`: its start failed."""
+        """Watch a session no more; it stays as it is on the server. `why`: its start failed."""
         self.left[id] = why
         seat = self.seats.pop(id, None)
         if seat is not None and seat.remote and self.api is not None:
@@ -571,7 +572,7 @@ class Backend:
             self.api.held.pop(seat.remote, None)
 
     def attach(self, id: InstanceId, listener: client.Listener) -> Seat:
-        """`listener` gets the last claim at once, and what happened before."""
+        """Return the seat. `listener` gets the last claim at once, and what happened before."""
         seat = self.seats.get(id)
         if self.api is None or seat is None:
             raise errors.LinkError(f"cannot reach {id}: its server is not watched", code="gone")
@@ -584,7 +585,7 @@ class Backend:
     # outages
 
     def judge(self) -> None:
-        """Tell its sessions when it is away, when that lasts, and when it is back."""
+        """Tell the sessions when the server is away, when that lasts, and when it is back."""
         if self.claim.up:
             if not self.down and self.away_since is None:
                 return
@@ -633,7 +634,7 @@ class Backend:
         self.shared.note(entry)
 
     def circuit_changed(self, state: BreakerState) -> None:
-        """Noted before its sessions hear of it."""
+        """Note the circuit's state before the sessions hear of it."""
         if state is BreakerState.OPEN:
             self.say("circuit_open", f"{self.circuit.sentence}: its sessions wait", bad=True)
         elif state is BreakerState.CLOSED:

@@ -32,7 +32,7 @@ _NOT_OURS = re.compile(r"[^a-z0-9_-]+")
 @dataclass(slots=True, eq=False, repr=False, kw_only=True)
 class Backends:
     root: Path
-    """A folder for each backend is in it, for what its kind keeps."""
+    """The folder with a folder for each backend, for what its kind keeps."""
     instances: Mapping[InstanceId, Session]
     store: Store
     wake: Callable[[InstanceId], None]
@@ -48,9 +48,9 @@ class Backends:
     tasks: Tasks = field(default_factory=lambda: Tasks(crashed))
     all: dict[str, Backend] = field(default_factory=dict)
     _refused: set[str] = field(default_factory=set)
-    """Why sessions are not adopted, as the log has it."""
+    """Reasons for which sessions are not adopted, as the log has them."""
     _adopting: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """One session after another: an order is not carried out a second time meanwhile."""
+    """The lock of an adoption: no order is carried out a second time meanwhile."""
 
     # agent and reload
 
@@ -75,7 +75,7 @@ class Backends:
                 log.info("the agent watches backend %s", name)
 
     async def close(self) -> None:
-        """The servers' sessions go on."""
+        """Close all backends; the servers' sessions go on."""
         await self.tasks.cancel()
 
     # the sessions as units
@@ -95,13 +95,13 @@ class Backends:
         return self.all.get(session.instance.backend)
 
     def way_out(self, session: Session) -> str | None:
-        """Equal for sessions that go out by the same proxy, or by none; None: it is not known."""
+        """Return a word that sessions with the same proxy, or none, share; None: not known."""
         backend = self.of(session)
         seat = None if backend is None else backend.seats.get(session.instance.id)
         return None if seat is None or seat.session is None else seat.session.known.way_out
 
     def wait_reason(self, session: Session) -> str:
-        """Why a session on a backend must wait; "" when it need not, or is on none."""
+        """Return why a session on a backend must wait; "" = it need not, or is on none."""
         if not session.instance.backend:
             return ""
         if (backend := self.of(session)) is None:
@@ -111,7 +111,7 @@ class Backends:
         return "" if backend.circuit.lets(session.instance.id) else "backend_circuit"
 
     def why_away(self, session: Session) -> str:
-        """In words; "" = its backend is not declared."""
+        """Return in words why the session's backend is away; "" = the backend is not declared."""
         if (backend := self.of(session)) is None:
             return ""
         if backend.claim.up:
@@ -132,22 +132,22 @@ class Backends:
         return (Signal(NO_PROOF, Health.DEGRADED, words),) if words else ()
 
     def slack(self, session: Session) -> float:
-        """Seconds that its server takes longer than a quick one for what is asked of a session."""
+        """Seconds that the session's server takes longer than a quick one for a request."""
         backend = self.of(session)
         return 0.0 if backend is None else backend.slack
 
     def ask(self, session: Session, now: float) -> float | None:
-        """None: its server is up. A time: ask again then, or when woken."""
+        """None: the session's server is up. A boot time: ask again then, or when woken."""
         backend = self.of(session)
         return None if backend is None or backend.claim.up else now + EVERY
 
     def may_begin(self, session: Session) -> bool:
-        """True if its server's last check was good; a half-open circuit lets one session begin."""
+        """True if the server's last check was good; a half-open circuit lets one session begin."""
         backend = self.of(session)
         return backend is None or (backend.claim.up and backend.circuit.begin(session.instance.id))
 
     def check_place(self, instance: Instance) -> None:
-        """Refuse one whose backend is not declared or of another engine, or has it already."""
+        """Refuse an instance if its backend is undeclared, of another engine, or has it already."""
         what = f"cannot create {instance.id}"
         if (backend := self.all.get(instance.backend)) is None:
             known = ", ".join(self.all) or "none"
@@ -172,7 +172,7 @@ class Backends:
         return _view(self._find(name))
 
     async def sessions(self, name: str) -> tuple[RemoteSession, ...]:
-        """The server's own list, read now; TryLater where none comes."""
+        """Return the server's own list, read now; TryLater if none comes."""
         claim = (await self.check(name)).claim
         if claim.reason:  # it answers all but this: its last list is no answer
             raise errors.TryLater(f"cannot ask backend {name}: {claim.sentence}", code=claim.reason)
@@ -185,7 +185,7 @@ class Backends:
         raise errors.TryLater(f"cannot ask backend {name}: {backend.sentence}", code="backend_down")
 
     async def reset(self, name: str) -> BackendView:
-        """Close its circuit at once, by an operator's order."""
+        """Close a backend's circuit at once, by an operator's order."""
         backend = self._find(name)
         backend.say("operator", "an operator closed its circuit")
         backend.circuit.close()
@@ -210,7 +210,7 @@ class Backends:
             return await self._take_in(backend, remote, id or self._free_id(backend, asked))
 
     async def discover(self, backend: Backend) -> None:
-        """Make instances of its server's new sessions that match `adopt`."""
+        """Make instances of the server's new sessions that match `adopt`."""
         if not (backend.claim.up and (patterns := backend.declared.adopt)):
             return
         async with self._adopting:
@@ -230,7 +230,7 @@ class Backends:
                     self._refused.add(str(error))
 
     async def let_go(self, instance: Instance) -> None:
-        """An operator deleted the instance: `discover` must not make it again."""
+        """Note that an operator deleted the instance: `discover` must not make it again."""
         await self.store.put_facts({LET_GO.format(instance.backend) + instance.remote: ""})
 
     async def _take_in(self, backend: Backend, remote: str, id: InstanceId) -> InstanceId:
@@ -240,7 +240,7 @@ class Backends:
         return id
 
     def _free_id(self, backend: Backend, remote: str) -> InstanceId:
-        """The server's name where it is a free id, else an id made from it."""
+        """Return the server's name if it is a free id, else an id made from it."""
         slug = _NOT_OURS.sub("-", remote.lower()).strip("-_")[:SLUG]
         if slug == remote and InstanceId(slug) not in self.instances:
             return parse_instance_id(slug)
@@ -269,7 +269,7 @@ def _view(backend: Backend) -> BackendView:
 
 
 def session_meant(backend: str, there: Sequence[RemoteSession], asked: str) -> str:
-    """The server's name of the session that an operator called by its name or its title."""
+    """Return the server's name of the session that an operator named, by name or title."""
     if any(session.name == asked for session in there):
         return asked
     titled = [session.name for session in there if asked and session.title == asked]

@@ -25,7 +25,7 @@ from agent.core.words import Address, RemoteSession, ServerClaim
 from agent.engines import base, tasks, whatsapp
 
 BAILEYS = ("", "WHATSAPP-BAILEYS")
-"""Only sessions of these integrations can be asked for proof."""
+"""Integrations whose sessions can be asked for proof."""
 NO_ROUTE = (
     "the server, or a proxy before it, lets no POST /chat/fetchBusinessProfile through to WhatsApp,"
     " so whether its open sessions are connected is not proved; let that route pass, or set prove ="
@@ -56,7 +56,7 @@ class Evolution:
     """A ServerApi. Made inside a running loop; `close` ends it."""
 
     def __init__(self, declared: BackendDeclaration, folder: Path) -> None:
-        """`folder`: for what is deleted on the server."""
+        """Make the calls. `folder`: for backups of what is deleted on the server."""
         self.declared, self.folder = declared, folder
         self.calls = EvolutionCalls(Http(declared, {"apikey": declared.key}))
         self.held: dict[str, Session] = {}
@@ -118,11 +118,11 @@ class Session:
         self._server, self._calls, self._seat = server, server.calls, seat
         self.known, self.name = known, known.name
         self._acting = asyncio.Lock()
-        """Held by each action: a request for a code begins a login if it closed meanwhile."""
+        """The lock of each action: a request for a code begins a login if the session closed."""
         self.folder = server.folder / folder_name(known.name)
 
     async def look(self, *, deep: bool = False) -> None:
-        """EngineError `zombie`: it says open, and WhatsApp does not answer through it."""
+        """Look. EngineError `zombie`: the session says open, and WhatsApp does not answer by it."""
         if self.known.renewing:
             return
         await self._refresh()
@@ -139,7 +139,7 @@ class Session:
             await self._connect()
 
     async def restart(self) -> None:
-        """Have the server connect it again with its pairing."""
+        """Have the server connect the session again with its pairing."""
         known = self.known
         async with self._acting:
             if clock.boot_now() - known.begun_at < ONE_LOGIN:
@@ -159,7 +159,7 @@ class Session:
             await self._connect()
 
     async def logout(self) -> None:
-        """End its pairing. The caller has a proof or a person's word."""
+        """End the session's pairing. The caller has a proof or a person's word."""
         async with self._acting:
             await self._log_out(None)
 
@@ -184,7 +184,7 @@ class Session:
                 known.renewing = False
 
     async def qr(self) -> base.Qr | None:
-        """The code to scan now; a login begins for it where there is no pairing to lose."""
+        """Return the code to scan now; a login begins for it if there is no pairing to lose."""
         async with self._acting:
             await self._refresh()
             if self.known.live in (Live.CLOSE, Live.CONNECTING) and self.known.paired is False:
@@ -193,7 +193,7 @@ class Session:
             return self.known.qr
 
     async def disconnect(self) -> None:
-        """The server has no such request; what follows asks for a login."""
+        """Do nothing: the server has no such request, and what follows asks for a login."""
 
     async def new_keys(self, peers: Sequence[str]) -> None:
         cause = "an Evolution server keeps the keys of its sessions by itself"
@@ -215,7 +215,7 @@ class Session:
         raise errors.InvalidRequest(f"cannot {name!r:.40}: {cause}", field="name")
 
     async def _pairing_code(self, phone: str) -> Mapping[str, Any]:
-        """A code to type on the phone of that number."""
+        """Return a code to type on the phone of that number."""
         known = self.known
         async with self._acting:
             await self._state()
@@ -429,7 +429,7 @@ class Session:
         return session
 
     async def _remove(self, heard: Live | None, backup: Mapping[str, Any]) -> None:
-        """`backup`: of a session that is created again."""
+        """Remove the session. `backup`: of one that is created again."""
         calls, name = self._calls, self.name
         live = await calls.state(name)
         self._refuse_kept(live, heard)
@@ -456,7 +456,7 @@ class Session:
             raise cannot(f"renew {self.name}", cause, "pairing_kept")
 
     async def _becomes(self, wanted: Live, within: float) -> bool:
-        """True once it is so at two looks: between two tries it says `close` for a moment."""
+        """True once two looks find `wanted`: between two tries it is `close` for a moment."""
         deadline, seen = time.monotonic() + within, 0
         while seen < 2:
             live = await self._calls.state(self.name)
@@ -469,7 +469,7 @@ class Session:
     # files
 
     def _write(self, contents: Mapping[str, bytes | None]) -> None:
-        """None removes a file. EngineError if a file cannot be written: delete nothing then."""
+        """Write files; None removes one. EngineError: a file is not written, so delete nothing."""
         with naming(f"write {self.folder}", "backup_failed"):
             files.make_folder(self.folder)
             for name, content in contents.items():

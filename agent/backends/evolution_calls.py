@@ -16,7 +16,7 @@ from agent.errors import EngineError
 _LIST = "/instance/fetchInstances"
 _PROXY = ("protocol", "host", "port", "username", "password")
 _NOBODY = "wa-agent-check"
-"""No session has this name: the server refuses it from its memory."""
+"""A name that no session has: the server refuses it from its memory."""
 _NO_ACCOUNT = ("of undefined (reading 'name')", "Cannot read property 'name' of undefined")
 _DEAD = (
     *("Connection Closed", "Connection Terminated", "Connection was lost", "Connection Failure"),
@@ -50,16 +50,16 @@ class Row:
     name: str
     status: str
     account: str = ""
-    """The number of its last pairing; 2.x keeps it through a logout, 1.8 has it while open."""
+    """Number of the last pairing; 2.x keeps it through a logout, 1.8 has it while open."""
     code: int | None = None
     """WhatsApp's number at the last final close; no later success clears it."""
     text: str = ""
     """WhatsApp's own words at that close."""
     closed_wall: float = 0.0
-    """When it closed, by the server's clock."""
+    """Unix time of the last close, by the server's clock."""
     integration: str = ""
     proxy: str | None = None
-    """The mark of its own proxy; "" = none; None = the server does not tell."""
+    """The mark of the session's own proxy; "" = none; None = the server does not tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +120,7 @@ class EvolutionCalls:
         return True if answer.good or "Connection Closed" in words else None
 
     async def restart(self, name: str) -> bool:
-        """False where the server refuses: in `close`."""
+        """Restart the session; False: the server refuses, as in `close`."""
         verb = "PUT" if self.old else "POST"
         answer = await self._ask(verb, f"/instance/restart/{segment(name)}")
         if _is_missing(answer) or answer.status >= 500:
@@ -128,19 +128,19 @@ class EvolutionCalls:
         return not _is_refused(answer)
 
     async def logout(self, name: str) -> None:
-        """The answer comes before the logout. A closed or missing session needs none."""
+        """Log out. The answer comes before the logout; a closed or missing session needs none."""
         answer = await self._ask("DELETE", f"/instance/logout/{segment(name)}")
         if not answer.good and answer.status != 400 and not _is_missing(answer):
             raise _refusal("log out", name, answer)
 
     async def delete(self, name: str) -> None:
-        """The answer comes before the deletion."""
+        """Delete the session; the answer comes before the deletion."""
         answer = await self._ask("DELETE", f"/instance/delete/{segment(name)}")
         if not answer.good and not _is_missing(answer):
             raise _refusal("delete", name, answer)
 
     async def create(self, name: str, row: Any) -> None:
-        """`row`: of a session that is made again, with its token, number and proxy."""
+        """Create a session. `row`: of one that is made again, with its token, number and proxy."""
         # Without `qrcode` it answers at once; with it, it waits five seconds.
         body = {"instanceName": name, "integration": "WHATSAPP-BAILEYS", "qrcode": False}
         body |= _creation(row, self.old)
@@ -153,7 +153,8 @@ class EvolutionCalls:
         answers other questions meanwhile: 1.8 waits for WhatsApp, which may be what is silent."""
         what = "use its list"
         if self.old:
-            # Its list may take so long that it tells nothing of the server.
+            # The list of 1.x may take longer than its limit: a quick question shows first that the
+            # server answers.
             await self.state(_NOBODY, urgent=True)
         try:
             answer = await self._ask("GET", _LIST, timeout=self.old and SLOW, urgent=True)
@@ -172,7 +173,7 @@ class EvolutionCalls:
         return rows, answer.seconds
 
     async def raw_row(self, name: str) -> Any:
-        """One session's row in the server's own form; None where the server shows none."""
+        """Return a session's row in the server's own form; None if the server shows none."""
         answer = await self._ask("GET", _LIST, query={"instanceName": name})
         body = answer.body if answer.good else None
         for raw in body if isinstance(body, list) else [body]:
@@ -184,7 +185,7 @@ class EvolutionCalls:
         return (self._read_rows([await self.raw_row(name)]) or {}).get(name)
 
     async def find(self, what: str, name: str) -> Any:
-        """The `settings` or the `webhook` of a session; None where it has none."""
+        """Return the `settings` or the `webhook` of a session; None if it has none."""
         answer = await self._ask("GET", f"/{what}/find/{segment(name)}")
         if _is_missing(answer):
             raise _refusal(f"find the {what} of", name, answer)
@@ -196,7 +197,7 @@ class EvolutionCalls:
             raise _refusal(f"set the {what} of", name, answer)
 
     def settable(self, session: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-        """The bodies that set its settings and its webhook, by the route's name."""
+        """Return, by the route's name, the bodies that set a session's settings and webhook."""
         bodies, old = {}, self.old
         if isinstance(raw := session.get("settings"), Mapping):
             bodies["settings"] = _settings(inside(raw, "settings") or raw, old)
@@ -226,7 +227,7 @@ class EvolutionCalls:
         return None  # an answer of the server's own, or of a proxy before it
 
     async def learn_version(self) -> None:
-        """2.x asks the internet before it answers: slow, and it hides failures."""
+        """Learn the version. 2.x asks the internet first: that is slow, and hides failures."""
         try:
             answer = await self.http.ask("GET", "/", timeout=5.0, urgent=True)
         except ServerDown:
@@ -236,7 +237,7 @@ class EvolutionCalls:
             self.old = version.startswith("1.")
 
     def _read_rows(self, body: Any) -> dict[str, Row] | None:
-        """Unreadable rows are left out. None if the body is no list."""
+        """Read the rows, without unreadable ones. None if the body is no list."""
         if isinstance(body, Mapping) and "instance" in body:
             body = [body]  # 1.8 with a key that knows one session only
         if not isinstance(body, list):
@@ -251,7 +252,7 @@ class EvolutionCalls:
         return {row.name: row for row in named}
 
     async def _ask(self, method: str, path: str, body: Any = None, **how: Any) -> Answer:
-        """The answer; ServerDown if it tells that the server itself is not well."""
+        """Return the answer; ServerDown if it tells that the server itself is not well."""
         answer = await self.http.ask(method, path, body, **how)
         what, words = f"{method} {path}", _words_of(answer.body)
         if answer.status == 401 or (answer.status == 403 and "Missing global api key" in words):
@@ -273,7 +274,7 @@ def _refusal(what: str, name: str, answer: Answer) -> EngineError:
 
 
 def _is_refused(answer: Answer) -> bool:
-    """`connect` and `restart` refuse with status 200 and `error: true`, 1.8 with an empty body."""
+    """True for a refusal: status 200 and `error: true` of `connect`, `restart`; in 1.8 no body."""
     return not answer.good or answer.body is None or inside(answer.body, "error") is True
 
 
@@ -283,7 +284,7 @@ def _is_missing(answer: Answer) -> bool:
 
 
 def _words_of(body: Any) -> str:
-    """All under `response.message` or `message`, however deep the arrays go."""
+    """Return all words of `response.message` or `message`, however deep the arrays go."""
     response = inside(body, "response")
     return str(inside(response if isinstance(response, Mapping) else body, "message"))[:2000]
 
@@ -321,20 +322,20 @@ def _old_row(raw: Any) -> Row | None:
 
 
 def _account(jid: object) -> str:
-    """The number in a JID, without its device; "" for an id that is no number."""
+    """Return the number in a JID, without its device; "" for an id that is no number."""
     if not isinstance(jid, str) or jid.endswith("@lid"):
         return ""
     return jid.split("@")[0].split(":")[0][:40]
 
 
 def _mark_proxy(raw: Any) -> str:
-    """Equal for equal proxies, and tells nothing of a password; "" = none is switched on."""
+    """Return a mark that equal proxies share, and tells no password; "" = none is switched on."""
     if inside(raw, "enabled") is not True:
         return ""
     return hashlib.sha256(json.dumps([raw.get(key) for key in _PROXY]).encode()).hexdigest()[:16]
 
 
-# What is set again on a session that is created again, in the form of its server.
+# Settings that a session keeps when it is created again, as its server names them.
 _SETTINGS = (
     *("rejectCall", "msgCall", "groupsIgnore", "alwaysOnline", "readMessages", "readStatus"),
     "syncFullHistory",
@@ -342,7 +343,7 @@ _SETTINGS = (
 
 
 def _creation(row: Any, old: bool) -> dict[str, str]:
-    """Token, number and proxy: only `create` can set them."""
+    """Return token, number and proxy, which only `create` can set."""
     if old:
         fields = {"token": inside(row, "instance", "apikey")}
     else:
@@ -353,7 +354,7 @@ def _creation(row: Any, old: bool) -> dict[str, str]:
 
 
 def _settings(raw: Any, old: bool) -> dict[str, Any]:
-    """All settings by the server's own names, for the route that sets all at once."""
+    """Return all settings by the server's own names, for the route that sets all at once."""
     names = [re.sub("([A-Z])", r"_\1", it).lower() for it in _SETTINGS] if old else _SETTINGS
     body = {name: inside(raw, name) for name in names}
     for name in [name for name, value in body.items() if value is None]:

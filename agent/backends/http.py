@@ -35,7 +35,7 @@ MOST_VALUES = 300_000
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """{} if it is not there, or is damaged."""
+    """Return the object in a file; {} if the file is not there, or is damaged."""
     with suppress(OSError):
         return object_of(path.read_bytes())
     return {}
@@ -59,7 +59,7 @@ def cannot(what: str, cause: str, code: str) -> EngineError:
 
 @contextmanager
 def naming(what: str, code: str = "files") -> Iterator[None]:
-    """An OSError becomes an error that names what was tried."""
+    """Turn an OSError into an error that names what was tried."""
     try:
         yield
     except OSError as error:
@@ -68,7 +68,7 @@ def naming(what: str, code: str = "files") -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """`body` is None if there was none, or if a refusal was not JSON."""
+    """A server's answer. `body` is None if there was none, or if a refusal was not JSON."""
 
     status: int
     body: Any = field(repr=False)
@@ -80,7 +80,7 @@ class Answer:
 
     @property
     def refusal(self) -> str:
-        """The status, and whaticket's own code of the error; all else may repeat the request."""
+        """Status and whaticket's own code of the error; all other words may repeat the request."""
         error = self.body.get("error") if isinstance(self.body, Mapping) else None
         code = re.match(r"ERR_[A-Z_]{1,60}\Z", error) if isinstance(error, str) else None
         return f"{self.status} {code[0]}" if code else str(self.status)
@@ -90,7 +90,7 @@ class Http:
     """One server's requests. Made inside a running loop; `close` ends it."""
 
     def __init__(self, declared: BackendDeclaration, headers: Mapping[str, str]) -> None:
-        """`headers` go with each request and may hold the key."""
+        """Make the client. `headers` go with each request and may hold the key."""
         self.declared = declared
         self._turns = asyncio.Semaphore(declared.parallel)
         self._session = aiohttp.ClientSession(
@@ -145,14 +145,14 @@ class Http:
 
 
 def segment(name: str) -> str:
-    """A name, quoted as one part of a path."""
+    """Return a name quoted as one part of a path."""
     if name in ("", ".", ".."):  # each client resolves these
         raise InvalidRequest(f"cannot use {name!r} as a name on a server", field="remote")
     return quote(name, safe="")
 
 
 def _tls(declared: BackendDeclaration) -> ssl.SSLContext | bool:
-    """A `ca_file` is trusted instead of the machine's list."""
+    """Return the TLS context: it trusts a `ca_file` instead of the machine's list."""
     if not declared.url.startswith("https:"):
         return True
     try:
@@ -170,7 +170,7 @@ def _tls(declared: BackendDeclaration) -> ssl.SSLContext | bool:
 async def _send_once(
     request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
 ) -> aiohttp.ClientResponse:
-    """By itself aiohttp would send a GET connect or a DELETE a second time."""
+    """Send a request once: aiohttp by itself would send a GET connect or a DELETE again."""
     try:
         return await handler(request)
     except aiohttp.ClientConnectorError:
@@ -215,7 +215,7 @@ _CAUSES = (
 
 
 def _classified(error: Exception) -> tuple[str, str]:
-    """A code and a cause for people; the error's own text may show too much."""
+    """Return a code and a cause for people; the error's own text may show too much."""
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         why = getattr(error.certificate_error, "verify_message", "") or "it cannot be verified"
         return "tls", f"its certificate is refused: {why}"

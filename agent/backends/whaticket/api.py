@@ -28,7 +28,7 @@ SAVE_EVERY, COMMAND_AGAIN = 5.0, 10.0
 WINDOW = 300.0
 """Seconds after which an error is no news."""
 MOST_ERRORS = 20
-"""The most of one session in one reading; the agent counts to five in five minutes."""
+"""The most errors of a session in one reading; the agent counts to five in five minutes."""
 CLOSE_WITHIN = 20.0
 """Seconds that the agent's stop waits for a repair; systemd kills the agent after 90 s."""
 
@@ -91,7 +91,7 @@ class Whaticket:
         return "" if good else f"cannot write in {paths[0]}: it is absent or closed to the agent"
 
     def away(self) -> None:
-        """The rows stay as old as they are."""
+        """Note that the server is away: the rows stay as old as they are."""
 
     async def hold(self, seat: Seat) -> "Session":
         segment(remote := seat.remote)
@@ -103,7 +103,7 @@ class Whaticket:
         return session
 
     async def close(self) -> None:
-        """A repair that has begun may take a session up again, so that none stays down."""
+        """Close. A repair that has begun may take a session up again, so that none stays down."""
         await self.repairs.wait(CLOSE_WITHIN)
         await self.repairs.cancel()
         await self._tasks.cancel()
@@ -139,7 +139,7 @@ class Whaticket:
             await asyncio.sleep(COMMAND_AGAIN)
 
     async def _run_once(self, words: Sequence[str]) -> None:
-        """Read to the end, at most `RATE` bytes a second; its pipe fills meanwhile."""
+        """Read a command's output to the end, at most `RATE` bytes a second; its pipe fills up."""
         to, reader, rest = asyncio.subprocess, self.logs.reader(), b""
         process = await asyncio.create_subprocess_exec(
             *words, stdin=to.DEVNULL, stdout=to.PIPE, stderr=to.STDOUT, start_new_session=True
@@ -210,7 +210,7 @@ class Session:
         self.known.hung_up = False
 
     async def disconnect(self) -> None:
-        """The pairing stays."""
+        """Disconnect the session; the pairing stays."""
         way = await self._started()
         self.known.hung_up = True
         await self._alone("disconnect", way.go_down())
@@ -232,7 +232,7 @@ class Session:
         await self._alone("restart", work())
 
     async def logout(self) -> None:
-        """End its pairing. The caller has a proof or a person's word."""
+        """End the session's pairing. The caller has a proof or a person's word."""
         way = await self._started("log out")
         try:
             await self._calls.do(f"log out {way.id}", "logout", way.id)
@@ -292,7 +292,7 @@ class Session:
         raise errors.InvalidRequest(f"cannot {name!r:.40}: {cause}", field="name")
 
     async def _find(self) -> str:
-        """The server's id of it; "" if there is none."""
+        """Return the server's id of the session; "" = there is none."""
         known, server = self.known, self._server
         if server.rows is None and not self.name.isdigit():
             await server.sessions()
@@ -332,7 +332,7 @@ class Session:
         return calls.DownAndUp(self._calls, self._keys, known.id, report, went_down)
 
     async def _alone(self, what: str, work: Coroutine[Any, Any, None]) -> None:
-        """One at a time, and to its end, also if the caller is cancelled."""
+        """Do one work at a time, and to its end, also if the caller is cancelled."""
         if self._acting.locked():
             work.close()
             raise cannot(what, "another repair of it is under way", "busy")

@@ -41,7 +41,7 @@ class Row:
     qrcode: str = field(default="", repr=False)
     """The text of the QR code to scan now: a secret."""
     number: str = ""
-    """The phone number that it is paired with, where the server keeps it."""
+    """Phone number that the session is paired with, if the server keeps it."""
     stored: bool = False
     """True if the row itself holds a pairing, in its column `session`."""
 
@@ -51,7 +51,7 @@ class Row:
 
     @property
     def down(self) -> bool:
-        """True if nothing of it runs on the server, as the server says."""
+        """True if nothing of the session runs on the server, as the server says."""
         return self.status.upper() in ("DISCONNECTED", "PENDING")
 
     @property
@@ -75,7 +75,8 @@ def parse_row(raw: object, id: str = "") -> Row | None:
 
 
 class WhaticketCalls:
-    """Made inside a running loop. ServerDown: no usable answer; another EngineError: a refusal."""
+    """Requests to a server, made inside a running loop. ServerDown: no usable answer; another
+    EngineError: a refusal."""
 
     def __init__(self, declared: BackendDeclaration) -> None:
         self.own: contract.BackendSettings = declared.own
@@ -86,7 +87,7 @@ class WhaticketCalls:
         self._refused_at = float("-inf")
 
     async def rows(self) -> tuple[list[Row], float]:
-        """All sessions, and the seconds that the answer took."""
+        """Return all sessions, and the seconds that the answer took."""
         route = self.own.needed("list", "list sessions")
         answer = await self._ask(route, urgent=True)
         _must_be_good(route, answer)
@@ -101,7 +102,7 @@ class WhaticketCalls:
         return rows, answer.seconds
 
     async def state(self, id: str) -> Row | None:
-        """None: the server does not know that session."""
+        """Return a session's row; None: the server does not know that session."""
         route = self.own.needed("state", f"look at {id}")
         answer = await self._ask(route, id)
         if answer.status == 404 and await self._is_missing(id, answer):
@@ -114,13 +115,13 @@ class WhaticketCalls:
         return row
 
     async def look(self, id: str) -> Row:
-        """EngineError `remote_missing`: the server does not know that session."""
+        """Return a session's row; EngineError `remote_missing`: the server does not know it."""
         if (row := await self.state(id)) is None:
             raise cannot(f"find {id!r:.60}", UNKNOWN, "remote_missing")
         return row
 
     async def do(self, what: str, name: str, id: str = "", body: object = None) -> None:
-        """By the route of that name. `what` is for people: "start session 7"."""
+        """Ask by the route of that name. `what` is for people: "start session 7"."""
         route = self.own.needed(name, what)
         answer = await self._ask(route, id, body)
         if answer.status == 404:
@@ -131,7 +132,8 @@ class WhaticketCalls:
             raise cannot(what, f"it answers {answer.refusal}", "remote_refused")
 
     async def _is_missing(self, id: str, answer: Answer) -> bool:
-        """A 404 of a session that the list has says that the route is not there."""
+        """True if the session is missing. If the list has it, a 404 means that the route is not
+        there."""
         if base.inside(answer.body, "error") == "ERR_NO_WAPP_FOUND":
             return True
         rows, _ = await self.rows()
@@ -152,7 +154,7 @@ class WhaticketCalls:
         return answer
 
     async def _log_in(self, refused: str, urgent: bool) -> str:
-        """A token that is not the refused one; callers at the same time share one login."""
+        """Return a token that is not the refused one; callers at the same time share one login."""
         async with self._logging_in:
             if self._token and self._token != refused:
                 return self._token
@@ -197,7 +199,7 @@ _WORDS: Mapping[str, Claim] = {
 
 
 def claim_of_row(row: Row) -> Claim:
-    """The meaning of the server's word, without what else is known of the session."""
+    """Return the claim of the server's word, without what else is known of the session."""
     word = row.status.upper()
     claim = _WORDS.get(word) or Claim(Status.DISCONNECTED, whatsapp.web_reason(word))
     return replace(claim, account=row.number, raw=row.status)
@@ -205,34 +207,34 @@ def claim_of_row(row: Row) -> Claim:
 
 @dataclass(slots=True)
 class WhaticketSession:
-    """Times are boot times."""
+    """A session on the server, by its row, its keys and its log. Times are boot times."""
 
     name: str
-    """As the agent calls it on the server: its id there, or its name."""
+    """The agent's name of the session on the server: its id there, or its name."""
     adopted: bool
     paired: bool
     account: str
     prove: bool = True
-    """False: the server's word stands also after the log told of an end."""
+    """False if the server's word stands also after the log told of an end."""
     useless: tuple[str, ...] = ()
     """Steps of a repair that this server has no request for."""
     id: str = ""
-    """The server's id of it; "" = not known yet."""
+    """The server's id of the session; "" = not known yet."""
     row: Row | None = None
     row_at: float = float("-inf")
-    """When the request for `row` began; `row` None after it: the server has no such session."""
+    """Begin of the request for `row`; `row` None after it: the server has no such session."""
     keys: str = "unknown"
-    """The state of its creds: absent, unpaired, paired, damaged, unreadable or unknown."""
+    """State of the session's creds: absent, unpaired, paired, damaged, unreadable or unknown."""
     hung_up: bool = False
-    """True if the agent disconnected it: that it is down needs no other reason."""
+    """True if the agent disconnected the session: it needs no other reason to be down."""
     way_out: str | None = ""
     unproved = ""
     _asked: bool = False
-    """True if it showed codes since it was last connected."""
+    """True if the session showed codes since it was last connected."""
     _log_reason: str = ""
-    """Why it ended, by its log or by its keys; "" = not known, or it connected again."""
+    """Why the session ended, by log or keys; "" = not known, or it connected again."""
     _closed_at: float | None = None
-    """When the log told of an end of the connection and of no beginning after it."""
+    """Time at which the log told of an end of the connection without a beginning after it."""
     _code_at: float = 0.0
     _codes: int = 0
 
@@ -241,7 +243,7 @@ class WhaticketSession:
         return self.row is None or not self.row.connected
 
     def note_row(self, row: Row | None, at: float) -> None:
-        """`at`: when the request for it began."""
+        """Note the server's row. `at`: begin of the request for it."""
         if at < self.row_at:
             return
         before, self.row, self.row_at = self.row, row, at
@@ -262,7 +264,7 @@ class WhaticketSession:
                 self._log_reason, self.paired, self._asked = "", False, True
 
     def note_keys(self, keys: str) -> None:
-        """The state of its creds while it is not connected."""
+        """Note the state of the creds while the session is not connected."""
         self.keys = keys
         if keys in ("paired", "unpaired", "absent"):
             if self.paired and keys != "paired":  # these servers delete them after a logout
@@ -272,7 +274,7 @@ class WhaticketSession:
             self.paired = self.row.stored or self.paired
 
     def note_turn(self, turn: logs.Turn) -> None:
-        """The log tells that a connection began or ended."""
+        """Note that a connection began or ended, as the log tells."""
         if turn.open:
             self._closed_at, self._log_reason = None, ""
             return
@@ -286,7 +288,7 @@ class WhaticketSession:
         self.paired, self.hung_up, self._log_reason = False, False, "logout"
 
     def claim(self) -> Claim | None:
-        """None: the server has said nothing of it yet."""
+        """Return the claim; None: the server has said nothing of the session yet."""
         if self.row is None:
             if self.row_at < 0:
                 return None
@@ -331,11 +333,11 @@ class Owners:
     is named by, else the server's only one, else the only one that reconnected at that moment."""
 
     ids: dict[str, str] = field(default_factory=dict)
-    """The server's ids, by themselves and by each name that no two have."""
+    """Name of a session that no other has, or its id → the server's id."""
     _turns: list[tuple[float, str]] = field(default_factory=list)
 
     def know(self, sessions: Mapping[str, str]) -> None:
-        """The names of the server's sessions, by their ids there."""
+        """Note the server's sessions: their names by their ids there."""
         names = Counter(sessions.values())
         self.ids = {name: id for id, name in sessions.items() if names[name] == 1}
         self.ids |= {id: id for id in sessions}
@@ -347,7 +349,7 @@ class Owners:
             yield self.whose(one), one
 
     def whose(self, found: logs.Found) -> str:
-        """The server's id of a session; "" = not known."""
+        """Return the server's id of the session; "" = not known."""
         last = re.split(r"(?:session|whatsapp|wpp|baileys)[-_.]", found.hint)[-1]
         named = [self.ids[n] for n in (found.session, found.hint, last) if n in self.ids]
         every = {*self.ids.values()}
@@ -372,7 +374,7 @@ TRIES, PAUSE = 3, 1.0
 """Tries of each request that takes the session down or up; the pause between two of them
 doubles."""
 NOTHING = "nothing_to_remove"
-"""The error's code where no record could be taken out: nothing was interrupted."""
+"""The error's code if no record could be taken out: nothing was interrupted."""
 _AGAIN = ("remote_refused", "backend_down")
 
 
@@ -413,7 +415,8 @@ class DownAndUp:
         await self._while_down(work)
 
     async def start_over(self) -> None:
-        """Down, all keys away, then a start. If that was refused, the pairing is put back."""
+        """Take the session down and all keys away, and start it. If that is refused, the pairing is
+        put back."""
         await tasks.in_thread(self.keys.all, self.id)  # EngineError where one cannot be backed up
         self.went_down()
         await self.go_down()
@@ -433,7 +436,7 @@ class DownAndUp:
                 raise
 
     async def put_back(self, name: object) -> None:
-        """A removal undone, by a person's word. What lies there by now is put aside itself."""
+        """Undo a removal, by a person's word. What lies there by now is put aside itself."""
         self._must_be_possible("put keys back")
         removal = await tasks.in_thread(self.keys.shelf.find, self.id, name)
         await tasks.in_thread(self.keys.in_the_way, self.id, removal)  # as above
@@ -455,7 +458,7 @@ class DownAndUp:
             raise cannot(what, f"{cause} ends the pairing", "not_supported")
 
     async def _must_stay_gone(self, records: Sequence[Record]) -> None:
-        """After a removal the records are still gone, and the session is still down."""
+        """Check after a removal that the records are still gone, and the session is still down."""
         await asyncio.sleep(SETTLE)
         there = await tasks.in_thread(self.keys.names, self.id)
         if back := len({record.key for record in records} & there):
@@ -468,7 +471,8 @@ class DownAndUp:
     # down and up
 
     async def _while_down(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Down, the work, up again; up also if either fails. The first error is raised."""
+        """Take the session down, do the work, take it up, also if either fails. Raises the first
+        error."""
         await self.must_have_whole_creds(stored=True)
         self.went_down()
         try:
@@ -484,7 +488,7 @@ class DownAndUp:
         await self.come_up()
 
     async def go_down(self) -> None:
-        """Return when the server says twice that nothing of it runs; EngineError otherwise."""
+        """Return when the server says twice that nothing of the session runs, or EngineError."""
         what = f"disconnect {self.id}"
         if self.calls.own.hang_up is None:
             if await self._down_twice():
@@ -505,7 +509,7 @@ class DownAndUp:
             await asyncio.sleep(LOOK_EVERY)
 
     async def come_up(self) -> None:
-        """Return when it is connected; a QR code instead means that the pairing is gone."""
+        """Return when the session is connected; a QR code means that the pairing is gone."""
         await self._again(self.begin)
         self.report("start-session: the server takes it up")
         row = await self.wait("connect", lambda row: row.connected or row.asks)
@@ -544,7 +548,7 @@ class DownAndUp:
         return row
 
     async def _again(self, request: Callable[[], Awaitable[object]]) -> None:
-        """The request, and again after a pause where the server may have changed its mind."""
+        """Make the request, again after a pause if the server may have changed its mind."""
         for number in range(1, TRIES + 1):
             try:
                 await request()

@@ -53,7 +53,7 @@ PRESETS: Mapping[str, Mapping[str, str]] = {
     "saas": _COMMUNITY,
     "ticketz": _COMMUNITY | {"restart": "GET /whatsappsession/refresh/{id}"},
 }
-"""In each public one `disconnect` logs out at WhatsApp."""
+"""Name of a fork → its routes. In each public fork `disconnect` logs out at WhatsApp."""
 
 
 def is_safe(id: str) -> bool:
@@ -62,7 +62,7 @@ def is_safe(id: str) -> bool:
 
 
 def _split(route: str) -> tuple[str, str]:
-    """Verb and path; `:id` and `:whatsappId` are read as {id}."""
+    """Return verb and path; `:id` and `:whatsappId` are read as {id}."""
     verb, _, path = route.strip().partition(" ")
     return verb.upper(), re.sub(r":(?:id|whatsappId)\b", "{id}", path.strip())
 
@@ -161,7 +161,7 @@ class BackendSettings:
     )
 
     def route(self, name: str) -> Route | None:
-        """None: this server has none."""
+        """Return the route of that name; None: this server has none."""
         chosen = getattr(self, f"{name}_route").strip() or PRESETS[self.preset].get(name, "none")
         return None if chosen == "none" else Route(*_split(chosen))
 
@@ -180,7 +180,7 @@ class BackendSettings:
 
 
 def find_faults(backend: BackendDeclaration) -> Iterator[Fault]:
-    """The settings that cannot be true together."""
+    """Yield the settings that cannot be true together."""
     own: BackendSettings = backend.own
     key, password = backend.key or backend.key_file, own.password or own.password_file
     if not key and not (own.user and password):

@@ -38,7 +38,7 @@ LARGEST = 256 << 20
 AGAIN = 0.1
 """Seconds until a damaged record is read again: Baileys empties a file before it writes it."""
 Key = tuple[bool, str]
-"""True if it is in Redis, and its name there or the file's."""
+"""True if the key is in Redis; and its name there, or the file's."""
 SUFFIX = ".json"
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 LARGEST_KEY, LARGEST_LINE, LARGEST_ANSWER = 16 << 20, 4096, 64 << 20
@@ -49,9 +49,9 @@ _GLOB = re.compile(r"([*?\[\]\\^-])")
 @dataclass(frozen=True, slots=True)
 class Record:
     name: str
-    """The file's, or the key's behind the session's prefix; not UTF-8: by `surrogateescape`."""
+    """Name of the file, or of the key without the session's prefix; by `surrogateescape`."""
     content: bytes = field(repr=False)
-    """The file's, or Redis' own form for RESTORE."""
+    """Content of the file, or Redis' own form for RESTORE."""
     redis: bool = False
     mode: int = 0
     uid: int = 0
@@ -90,7 +90,7 @@ class Shelf:
     root: Path
 
     def keep(self, remote: str, why: str, records: Sequence[Record], *, whole: bool) -> Removal:
-        """Write them down and read them back; what was removed long ago is deleted."""
+        """Write records down and read them back; removals of long ago are deleted."""
         self.sweep()
         wall = time.time()
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(wall))
@@ -112,7 +112,7 @@ class Shelf:
             files.write_whole(path, hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
 
     def all(self, remote: str) -> list[Removal]:
-        """Oldest first."""
+        """Return the removals of a session, oldest first."""
         paths = sorted((self.root / _safe(remote)).glob("*.json"))
         return [removal for path in paths if (removal := _read(path)) is not None]
 
@@ -144,7 +144,7 @@ def _safe(id: str) -> str:
 
 
 def _read(path: Path) -> Removal | None:
-    """None: it is not whole."""
+    """Read a removal; None: it is not whole."""
     try:
         with files.open_plain(path) as file:
             digest, _, body = file.read(LARGEST).partition(b"\n")
@@ -161,7 +161,7 @@ def _read(path: Path) -> Removal | None:
 
 @dataclass(frozen=True, slots=True)
 class FolderKeys:
-    """`template`: /path/{id}. Names are the files' names."""
+    """Keys in folders. `template`: /path/{id}. Names are the files' names."""
 
     template: str
     redis = False
@@ -177,7 +177,7 @@ class FolderKeys:
             return sorted(it.name for it in entries if not it.is_dir(follow_symlinks=False))
 
     def values(self, id: str, names: Sequence[str]) -> dict[str, bytes]:
-        """The files' contents; those that are gone or unreadable are left out."""
+        """Return the files' contents; files that are gone or unreadable are left out."""
         values: dict[str, bytes] = {}
         for name in names:
             with suppress(errors.EngineError):
@@ -185,7 +185,7 @@ class FolderKeys:
         return values
 
     def read(self, id: str, names: Sequence[str]) -> list[Record]:
-        """Those that are there. EngineError: one is a link, a pipe, a giant, or unreadable."""
+        """Read the files there. EngineError: one is a link, a pipe, a giant, or unreadable."""
         records = []
         with _opened(self.path(id), "read a key of") as fd:
             for name in names:
@@ -194,7 +194,7 @@ class FolderKeys:
         return records
 
     def remove(self, id: str, records: Sequence[Record]) -> None:
-        """EngineError, before it goes, for one that is not as it was backed up."""
+        """Remove files. EngineError, before it goes, for one that is not as it was backed up."""
         with _opened(self.path(id), "remove a key of") as fd:
             for record in records:
                 with suppress(FileNotFoundError):
@@ -204,7 +204,7 @@ class FolderKeys:
             os.fsync(fd)
 
     def restore(self, id: str, records: Sequence[Record]) -> None:
-        """With owner and mode of before. The caller moved away what was in their place."""
+        """Restore files with owner and mode of before. The caller moved away what was there."""
         path, what = self.path(id), "put keys back into"
         if not path.exists():
             with naming(f"{what} {path}"):
@@ -219,7 +219,7 @@ class FolderKeys:
 
 @contextmanager
 def _opened(path: Path, verb: str) -> Iterator[int]:
-    """A link in its place is refused."""
+    """Open a file; a link in its place is refused."""
     with naming(f"{verb} {path}"), files.opened(path, _DIRECTORY) as fd:
         yield fd
 
@@ -264,7 +264,7 @@ class RedisKeys:
                     return sorted(found)
 
     def values(self, id: str, names: Sequence[str]) -> dict[str, bytes]:
-        """The texts that are stored; other types, and keys that are gone, are left out."""
+        """Return the stored texts; other types, and keys that are gone, are left out."""
         values: list[bytes | None] = []
         with self.talk("read the keys") as ask:
             for batch in _batches(names):
@@ -273,7 +273,7 @@ class RedisKeys:
         return {n: it for n, it in zip(names, values, strict=True) if it is not None}
 
     def read(self, id: str, names: Sequence[str]) -> list[Record]:
-        """All that are there, of any type."""
+        """Read all keys that are there, of any type."""
         records = []
         with self.talk("back up the keys") as ask:
             for batch in _batches(names):
@@ -285,7 +285,7 @@ class RedisKeys:
         return records
 
     def remove(self, id: str, records: Sequence[Record]) -> None:
-        """EngineError for one that is not as it was backed up."""
+        """Remove keys; EngineError for one that is not as it was backed up."""
         with self.talk("delete the keys") as ask:
             for batch in _batches(records):
                 keys = [self._key(id, record.name) for record in batch]
@@ -296,7 +296,7 @@ class RedisKeys:
                     raise RespError("CHANGED")
 
     def restore(self, id: str, records: Sequence[Record]) -> None:
-        """The caller moved away what was in their place."""
+        """Restore keys; the caller moved away what was in their place."""
         with self.talk("put the keys back") as ask:
             for batch in _batches(records):
                 ask(*(("RESTORE", self._key(id, r.name), max(r.ttl, 0), r.content) for r in batch))
@@ -309,7 +309,7 @@ class RedisKeys:
 
     @contextmanager
     def talk(self, what: str) -> Iterator[Callable[..., list[Any]]]:
-        """It takes commands, each a sequence of words, and gives their answers in order."""
+        """Yield a function that takes commands, each a sequence of words, and answers in order."""
         parts = urlsplit(self.url)
         # redis-cli reads the only word before the @ as the password.
         login = [unquote(word) for word in (parts.username, parts.password) if word]
@@ -349,7 +349,7 @@ def _batches(all: Sequence[Any]) -> list[Sequence[Any]]:
 
 
 def _ask(file: BufferedRWPair, *commands: Sequence[bytes | str | int]) -> list[Any]:
-    """The commands go at once; the first error among the answers is raised."""
+    """Send the commands at once; raise the first error among the answers."""
     for command in commands:
         words = [word if isinstance(word, bytes) else str(word).encode() for word in command]
         file.write(b"*%d\r\n" % len(words))
@@ -381,13 +381,13 @@ def _answer(file: BufferedRWPair) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class SessionKeys:
-    """A session is named by the server's id of it."""
+    """Keys of sessions, each named by the server's id of it."""
 
     shelf: Shelf
     stores: tuple[FolderKeys | RedisKeys, ...]
 
     def look(self, id: str) -> str:
-        """The state of its creds: absent, unpaired, paired, damaged, unreadable or unknown."""
+        """Return the state of creds: absent, unpaired, paired, damaged, unreadable or unknown."""
         if not self.stores:
             return "unknown"
         try:
@@ -447,7 +447,7 @@ class SessionKeys:
     def take_out(
         self, id: str, records: Sequence[Record], why: str, *, whole: bool = False
     ) -> Removal:
-        """Nothing goes that was not backed up. `whole`: all keys of the session go."""
+        """Take records out, but none that was not backed up. `whole`: all keys of the session."""
         removal = self.shelf.keep(id, why, records, whole=whole)
         for store in self.stores:
             if own := [it for it in records if it.redis == store.redis]:
@@ -463,7 +463,7 @@ class SessionKeys:
         return [it for it in every if kept.get(it.key) != it.content]
 
     def put_back(self, id: str, removal: Removal) -> None:
-        """The session is down, and what was in the way is gone. What is back already stays."""
+        """Put records back while the session is down. Records that are back already stay."""
         there = self.names(id)
         for store in self.stores:
             own = [it for it in removal.records if it.redis == store.redis]
@@ -473,7 +473,7 @@ class SessionKeys:
 
 
 def open_keys(declared: BackendDeclaration, folder: Path) -> SessionKeys:
-    """`folder`: for what is removed."""
+    """Open the keys of a backend. `folder`: for what is removed."""
     own: BackendSettings = declared.own
     folders = [FolderKeys(own.auth_folder)] if own.auth_folder else []
     redis = RedisKeys(own.redis_url, own.redis_pattern, declared.timeout, declared.ca_file)
@@ -502,7 +502,7 @@ def is_record(key: str, raw: bytes) -> bool:
 
 
 def state_of_creds(raw: bytes | None) -> str:
-    """absent, unpaired, paired or damaged."""
+    """Return absent, unpaired, paired or damaged."""
     if raw is None:
         return "absent"
     creds = _parsed(raw)
@@ -512,13 +512,13 @@ def state_of_creds(raw: bytes | None) -> str:
 
 
 def own_users(raw: bytes) -> frozenset[str]:
-    """The digits of the account's own number and LID, by its creds."""
+    """Return the digits of the account's own number and LID, by its creds."""
     ids = (text(inside(_parsed(raw), "me", kind)) for kind in ("id", "lid"))
     return frozenset(digits[0] for id in ids if (digits := re.match(r"\d+", id)))
 
 
 def _is_session(raw: Any) -> bool:
-    """libsignal's record: sessions by their base key, each with its ratchet and its chains."""
+    """True for libsignal's record: sessions by base key, each with its ratchet and its chains."""
     if not isinstance(raw, Mapping):
         return False
     if (own := _bytes(raw)) is not None:
@@ -543,7 +543,7 @@ def _is_entry(raw: Any) -> bool:
 
 
 def _is_sender_key(raw: Any) -> bool:
-    """Baileys stores the states of a sender key as JSON in bytes; some forks as they are."""
+    """True for a sender key. Baileys stores its states as JSON in bytes; some forks as they are."""
     states = _parsed(_bytes(raw) or b"") if isinstance(raw, Mapping) else raw
     names = ("senderChainKey", "senderSigningKey")
     return isinstance(states, list) and all(
@@ -552,7 +552,7 @@ def _is_sender_key(raw: Any) -> bool:
 
 
 def _is_pair(raw: Any) -> bool:
-    """A pre-key: both halves are bytes of a key's length."""
+    """True for a pre-key: both halves are bytes of a key's length."""
     return all(_is_bytes_of_key(inside(raw, half)) for half in ("private", "public"))
 
 
@@ -588,7 +588,7 @@ def _bytes(raw: Any) -> bytes | None:
 
 
 def _decoded(text: str) -> bytes | None:
-    """As Node reads base64: either alphabet, with or without padding."""
+    """Decode base64 as Node does: either alphabet, with or without padding."""
     text = text.rstrip("=").translate(str.maketrans("-_", "+/"))
     try:
         return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)

@@ -43,7 +43,7 @@ _HEAD = re.compile(
 follow, indented."""
 _FIELD = re.compile(r"\s+\"?([A-Za-z]{1,30})\"?: (.*)")
 _PM2S = {"message", "timestamp", "type", "process_id", "app_name"}
-"""The fields of a record as pm2 writes what a program said, with `log_type: "json"`."""
+"""Fields of a record in which pm2 writes what a program said, with `log_type: "json"`."""
 _ERRORS = ("error", "err", "reason", "cause")
 _PEERS = ("participant", "participantAlt", "remoteJid", "remoteJidAlt")
 _PEER = re.compile(r"(\d{5,20}(?:_\d{1,3})?)(?::\d{1,5})?@(?:s\.whatsapp\.net|lid)")
@@ -55,7 +55,7 @@ class Turn:
 
     open: bool
     reason: str = ""
-    """Why it ended; "" = the log leaves that open."""
+    """Why the connection ended; "" = the log leaves that open."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +64,9 @@ class Found:
 
     it: crypto.CryptoFinding | Turn
     session: str = ""
-    """As the log calls it; "" = not named."""
+    """The log's name of the session; "" = not named."""
     at: float = field(default=0.0, compare=False)
-    """Unix time of its first line."""
+    """Unix time of the finding's first line."""
     hint: str = ""
     """The file's name, without what follows its last dot."""
 
@@ -75,20 +75,20 @@ class Found:
 class LineReader:
     log_session: re.Pattern[str] | None = None
     own: tuple[crypto.CryptoPattern, ...] = ()
-    """The settings' patterns."""
+    """Patterns of the settings."""
     hint: str = ""
     _reader: crypto.CryptoLogReader = field(init=False)
     _whose: tuple[str, float] = ("", 0.0)
     """The session and the time of what waits for the lines under it."""
     _block: list[str] = field(default_factory=list)
     _twice: int = 0
-    """Messages that came twice: the server's own lines about them are benign as well."""
+    """Number of messages that came twice: the server's lines about them are benign as well."""
 
     def __post_init__(self) -> None:
         self._reader = crypto.CryptoLogReader(self.own)
 
     def feed(self, raw: bytes, at: float) -> list[Found]:
-        """`at`: Unix time of the line."""
+        """Take in a line. `at`: Unix time of the line."""
         line = _DRESS.sub("", raw[:LONGEST_LINE].decode("utf-8", "replace").rstrip("\r"))
         if self._block and line[:1] in (" ", "\t") and len(self._block) < _MOST_OF_BLOCK:
             self._block.append(line[:_LONGEST_TEXT])
@@ -203,7 +203,7 @@ class LineReader:
 
 
 def _key_of(record: Mapping[str, Any]) -> Mapping[str, Any]:
-    """In a message of one's own, the chat is not the peer."""
+    """Return the message's key; in a message of one's own, the chat is not the peer."""
     key = record.get("key")
     if not isinstance(key, Mapping) or not key.get("fromMe"):
         return key if isinstance(key, Mapping) else {}
@@ -256,7 +256,7 @@ QUIET = 0.7
 GRACE = 15.0
 """Seconds for which a program may go on writing into a file that was renamed."""
 _COPIES = re.compile(r"__\d{4}-\d\d-\d\d|\.gz$")
-"""In the names of pm2's copies of what was read already."""
+"""Pattern of the names of pm2's copies of what was read already."""
 _EPOCH = re.compile(rb'"time":\s*(1\d{12})\b')
 _TIME = re.compile(
     rb"(?:(20\d\d)[-/](\d\d)[-/](\d\d)|(\d\d)[-/](\d\d)[-/](20\d\d))?[T ,]{0,2}"
@@ -286,21 +286,21 @@ class Tail:
     path: str
     reader: LineReader
     offset: int
-    """Behind the last whole line that was read."""
+    """Bytes up to the end of the last whole line that was read."""
     heard_at: float
     safe: int = 0
-    """Where a later run must begin, for no line before it waits for another."""
+    """Offset at which a later run must begin: no line before it waits for another."""
     at: float = 0.0
     """Unix time of the last line."""
     seen: Mapping[str, Any] = field(default_factory=dict)
     """The mark of the last reading; {} = none was. A file that is cut keeps it."""
     live: bool = False
-    """True if nothing was left unread a moment ago: what is read now was written now."""
+    """True if nothing was left unread a moment ago: lines read now were written now."""
     skips: bool = False
     """True within a line that is longer than any that is read."""
 
     def read(self, most: int, now: float, *, ends: bool) -> tuple[int, list[Found]]:
-        """Read on: how many bytes, and what is complete. `ends`: nothing more comes."""
+        """Read on; return the number of bytes, and what is complete. `ends`: nothing more comes."""
         status = os.fstat(self.fd)
         if status.st_size < self.offset:
             # The file was cut or written over.
@@ -339,7 +339,7 @@ class Tail:
         return skew
 
     def print_of(self, offset: int) -> str:
-        """A mark of what stands before that place; "" = the file ends before it."""
+        """Return a mark of what stands before that place; "" = the file ends before it."""
         before = os.pread(self.fd, min(256, offset), max(offset - 256, 0))
         return hashlib.sha256(before).hexdigest() if len(before) == min(256, offset) else ""
 
@@ -347,13 +347,13 @@ class Tail:
         return {"path": self.path, "offset": offset, "print": self.print_of(offset)}
 
     def goes_on(self, mark: Mapping[str, Any]) -> bool:
-        """True if it begins with all that was read until that mark, under this inode or another."""
+        """True if the file begins with all that was read until that mark, by any inode."""
         print = self.print_of(mark["offset"]) if mark and mark["offset"] else ""
         return print != "" and print == mark["print"]
 
 
 def _moment(line: bytes, skew: float | None, changed: float, before: float) -> float:
-    """Unix time of a line in a file that was changed then; `before`: of the line above it."""
+    """Return the Unix time of a line. `changed`: of the file; `before`: of the line above."""
     if skew is None:
         return changed
     if (stamp := stamp_of(line)) is None:
@@ -364,11 +364,11 @@ def _moment(line: bytes, skew: float | None, changed: float, before: float) -> f
 
 @dataclass(slots=True)
 class LogFiles:
-    """Blocking; runs in a thread."""
+    """The log files of a backend. Its calls block: they run in a thread."""
 
     patterns: Sequence[str]
     marks: dict[str, Any] = field(default_factory=dict)
-    """By inode, the `positions` of an earlier run, and of files that are no longer there."""
+    """Inode → its position in an earlier run, also of files that are no longer there."""
     history: int = 0
     """Bytes that are read of a file if no earlier run met it."""
     log_session: re.Pattern[str] | None = None

@@ -75,11 +75,11 @@ VARIABLES |= {name: f"BACKEND_{name.upper()}" for name in ("user", "password", "
 VARIABLES |= {"url": "BACKEND_URL", "key": "BACKEND_TOKEN", "key_file": "BACKEND_TOKEN_FILE"}
 VARIABLES |= {"disconnect_route": "DISCONNECT_ROUTE", "logs": "LOG_FILE", "errors": "THRESHOLD"}
 VARIABLES |= {"auth_folder": "SESSIONS_DIR"}
-"""The variable of each setting."""
+"""Setting → its variable."""
 
 
 def main(argv: list[str], env: Mapping[str, str]) -> int:
-    """The exit status."""
+    """Make one round; return the exit status."""
     try:
         if len(argv) != 1 or not is_safe(argv[0]):
             cause = "without an agent a run takes all or one ID; see --help"
@@ -107,7 +107,7 @@ async def _run(wanted: str, env: Mapping[str, str]) -> int:
 
 
 def read_settings(env: Mapping[str, str]) -> tuple[BackendDeclaration, crypto.CryptoPolicy]:
-    """ConfigError names the variable that cannot be used."""
+    """Read the settings; ConfigError names the variable that cannot be used."""
     given = {name: env[it] for name, it in VARIABLES.items() if env.get(it)}
     if "logs" not in given:
         raise ConfigError("LOG_FILE is not set: where are the server's errors?")
@@ -188,9 +188,9 @@ class Round:
     policy: crypto.CryptoPolicy
     marks: dict[str, Any] = field(default_factory=dict)
     errors: list[list[Any]] = field(default_factory=list)
-    """When (Unix time), the session, the pattern's name and effect, the peer."""
+    """Rows of Unix time, session, the pattern's name and effect, and the peer."""
     down: dict[str, list[str]] = field(default_factory=dict)
-    """The sessions that a round took down, and whose keys were to go."""
+    """Session that a round took down → the peers whose keys were to go."""
     sentences: list[str] = field(default_factory=list)
     status: int = 0
 
@@ -251,7 +251,7 @@ class Round:
                     self._failed(id, error)
 
     def _due(self, id: str) -> list[str] | None:
-        """The peers whose keys are to go, "" for an unknown one; None: too few errors."""
+        """Return the peers whose keys are to go, "" for an unknown one; None: too few errors."""
         window = crypto.CryptoWindow()
         own = [error for error in self.errors if error[1] == id]
         for at, _, name, effect, peer in own:
