@@ -257,7 +257,7 @@ def open_source(path: Path, field: str) -> IO[bytes]:
         raise InvalidRequest(why, field=field, code="unreadable") from error
 
 
-# What a check of `doctor` looks at, and what it says
+# Findings of the checks of `doctor`
 
 
 @dataclass(frozen=True, slots=True)

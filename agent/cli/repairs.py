@@ -94,8 +94,8 @@ def _state(instance: dict[str, Any]) -> str:
 
 
 def _repair(options: command.Options, instance: dict[str, Any]) -> dict[str, Any]:
-    """Ask the agent to repair it. With --dry-run tell the steps that it would try: no step may end
-    a pairing, so one that does is told only where there is no pairing."""
+    """Ask the agent to repair it. With --dry-run name the steps that the agent would try: no step
+    may end a pairing, so those that do are named only if the session has none."""
     id, health = instance["id"], instance["health"]
     row = {"id": id, "verdict": health["verdict"], "sentence": health["sentence"], "steps": []}
     if health["verdict"] not in _UNWELL:

@@ -361,7 +361,7 @@ def _from_journal(options: Options) -> int:
     unit = f"wa-instance@{options.id}.service"
     command = ["journalctl", "--no-pager", "-q", *(["-f"] if options.follow else [])]
     command += ["-n", "60", "-o", "json" if options.json else "short-iso"]
-    # Of its own worker, the manager's about that one, and of a pack's worker about this session.
+    # Lines of the session's own worker, the manager's about that worker, and a pack's about it.
     command += [f"_SYSTEMD_UNIT={unit}", "+", "_PID=1", f"UNIT={unit}"]
     command += ["+", f"_SYSTEMD_SLICE={INSTANCES_SLICE}", f"WA_INSTANCE={options.id}"]
     if options.client.url:
