@@ -46,7 +46,7 @@ LONGEST_SECRET = 16 * 1024
 def url_fault(
     text: str, schemes: Sequence[str] = ("http", "https"), *, password: bool = False
 ) -> str:
-    """Never with the URL itself: it may hold a password."""
+    """Return the fault of a URL, never with the URL itself: it may hold a password."""
     shape = "unix:///PATH or " if "unix" in schemes else ""
     fault = f"it must be {shape}{schemes[0]}://HOST:PORT (or {schemes[1]}://…)"
     try:
@@ -63,7 +63,7 @@ def url_fault(
 
 
 def key_fault(text: str) -> str:
-    """Why a header cannot carry this key; "" = it can."""
+    """Return why a header cannot carry this key; "" = it can."""
     good = text.isascii() and text.isprintable() and " " not in text
     return "" if good else "it must be one line of printable ASCII without blanks"
 
@@ -75,7 +75,7 @@ class NoSettings:
 
 @dataclass(frozen=True, slots=True)
 class BackendDeclaration:
-    """One server. Durations are seconds."""
+    """A [[backend]]: one server. Durations are seconds."""
 
     name: str = setting("", "its name here: [a-z0-9][a-z0-9_-]{0,47}", check=name_fault)
     engine: str = setting("", "kind of server; the settings of each kind stand below")
@@ -91,10 +91,10 @@ class BackendDeclaration:
     tls_verify: bool = setting(True, "false = accept any certificate, for tests only")
     prove: bool = setting(True, "true = a session must also answer a harmless query")
     own: Any = NoSettings()
-    """The settings that only its kind has."""
+    """The settings that only the backend's kind has."""
 
     def flat(self) -> dict[str, Any]:
-        """All settings by their keys, as they stand in the table."""
+        """Return all settings by their keys, as they stand in the table."""
         values = asdict(self)
         return values | (values.pop("own") or {})
 
@@ -111,7 +111,7 @@ def shared_faults(declaration: BackendDeclaration) -> Iterator[Fault]:
 
 
 def with_secrets(declaration: BackendDeclaration) -> BackendDeclaration:
-    """With its key and password, wherever they lie. ConfigError says which cannot be read."""
+    """Return a backend with its key and password. ConfigError says which cannot be read."""
     found: dict[str, Any] = {}
     # A key becomes a header; a password may hold whatever it likes.
     for key, fault in (("key", key_fault), ("password", lambda _text: "")):
@@ -124,7 +124,7 @@ def with_secrets(declaration: BackendDeclaration) -> BackendDeclaration:
 
 
 def hide_secrets(table: Any) -> Any:
-    """The row with *** for keys and passwords."""
+    """Return the row with *** for keys and passwords."""
     hidden: dict[str, Any] = {}
     for key, mark in settings_of(table):
         value = getattr(table, key.name)
@@ -136,7 +136,7 @@ def hide_secrets(table: Any) -> Any:
 
 
 def _shown_url(url: str) -> str:
-    """The URL without password and query, which may be secrets."""
+    """Return the URL without password and query, which may be secrets."""
     parts = urlsplit(url)
     credentials, _, host = parts.netloc.rpartition("@")
     shown = f"{HIDDEN}@{host}" if credentials else parts.netloc
@@ -170,7 +170,7 @@ USUAL_LISTEN = "127.0.0.1:8470"
 
 
 def split_address(text: str) -> tuple[str, int]:
-    """HOST:PORT or [IPV6]:PORT; ValueError says what is wrong."""
+    """Split HOST:PORT or [IPV6]:PORT; ValueError says what is wrong."""
     host, colon, port = text.rpartition(":")
     if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
         raise ValueError("it must be HOST:PORT, as 127.0.0.1:8470, with a port from 0 to 65535")
@@ -362,7 +362,7 @@ class Config:
 
     @property
     def unmade(self) -> Iterator[str]:
-        """Why declared instances are not made; a start goes on without them."""
+        """Yield why declared instances are not made; a start goes on without them."""
         for row in self.instance:
             try:
                 check_declared(self, row, self.instance)
@@ -385,7 +385,7 @@ class Config:
 
 
 def sections() -> tuple[str, ...]:
-    """The names of the base's tables that are written once: [NAME]."""
+    """Return the names of the base's tables that are written once: [NAME]."""
     rows = ("backend", "instance", "rows", "warnings")
     return tuple(table.name for table in fields(Config) if table.name not in rows)
 
@@ -405,12 +405,12 @@ class Table:
     needed: tuple[str, ...] = ("name",)
     """The keys that each row must have."""
     faults: Callable[[Any], Iterable[Fault]] | None = None
-    """Finds values of a row that cannot be true together."""
+    """Yields values of a row that cannot be true together."""
     hide: Callable[[Any], Any] = hide_secrets
-    """The row as it may be shown."""
+    """Returns the row as it may be shown."""
 
     def rows(self, config: Config) -> tuple[Any, ...]:
-        """The rows of the table; one row, the one in force, for a table that is written once."""
+        """Return the rows of the table; for a table that is written once the row in force."""
         usual = () if self.example else (self.plain,)
         found = getattr(config, self.name, None) or config.rows.get(self.name, usual)
         return found if isinstance(found, tuple) else (found,)
@@ -435,7 +435,7 @@ BACKEND = Table(
 
 @cache
 def all_tables() -> Mapping[str, Table]:
-    """By name; those that are written once come first."""
+    """Return tables by name; those that are written once come first."""
     from agent.fleet.settings import FLEET
     from agent.messages.settings import MESSAGES, PACE
     from agent.moving.programs import PROGRAMS
@@ -456,7 +456,7 @@ def worker_settings(config: Config) -> Mapping[str, Any]:
 
 
 def declared_for(config: Config, instance: model.Instance) -> Mapping[str, Any]:
-    """The [[program]] that a session names; {} = its engine needs none, or it is not there."""
+    """Return the [[program]] that a session names; {} = the engine needs none, or it is absent."""
     if (row := _program(config, instance)) is None:
         return {}
     values = asdict(row).items()
@@ -485,7 +485,7 @@ def check_declared(config: Config, instance: Made, others: Iterable[Made] = ()) 
 
 
 def _place(config: Config, instance: Made) -> tuple[str, ...]:
-    """Where its program keeps the session; () = each has a place of its own."""
+    """Return where the program keeps its session; () = each has a place of its own."""
     from agent.moving.programs import place_of
 
     return place_of(row) if (row := _program(config, instance)) else ()
@@ -526,7 +526,7 @@ TAIL = """\
 
 
 def render_config(config: Config, only_changed: bool = True) -> str:
-    """Every key with its meaning; defaults are comments if `only_changed`."""
+    """Render every key with its meaning; defaults are comments if `only_changed`."""
     first, others = [HEAD], [LINE]
     for name, table in all_tables().items():
         rows = table.rows(config)
@@ -592,7 +592,7 @@ def without_secrets(config: Config) -> Config:
 
 
 def tables_of(config: Config) -> dict[str, Any]:
-    """The settings as plain values, table by table; without what is derived from them."""
+    """Return the settings as plain values, table by table; without what is derived from them."""
     tables: dict[str, Any] = {}
     for name, table in all_tables().items():
         rows = table.rows(config)

@@ -25,7 +25,7 @@ from agent.errors import ConfigError, InvalidRequest, Refused
 
 
 def changes_that_need_restart(old: Config, new: Config) -> list[str]:
-    """Keys whose new value a running agent cannot take on."""
+    """Return the keys whose new value a running agent cannot take on."""
     changed = []
     for name, table in all_tables().items():
         for own, mark in settings_of(table.plain):
@@ -36,7 +36,7 @@ def changes_that_need_restart(old: Config, new: Config) -> list[str]:
 
 
 def find_faults(config: Config) -> Iterator[Fault]:
-    """The impossible pairs."""
+    """Yield pairs of values that cannot be true together."""
     if config.api.trust_loopback and not config.api.is_loopback:
         cause = f"trust_loopback is only for a loopback address, api.listen is {config.api.listen}"
         yield ("api.trust_loopback", "api.listen"), cause
@@ -107,7 +107,7 @@ Given = tuple[str, Any, str]
 
 PREFIX = "WA_AGENT_"
 NOT_KEYS = {"WA_AGENT_CONFIG", "WA_AGENT_SOCKET", "WA_AGENT_URL", "WA_AGENT_KEY"}
-"""Variables of the command line that begin like ours."""
+"""Variables of the command line that begin like those of keys."""
 
 OPTIONS = {"agent.state_path": "--state; else .state of the checkout", "api.listen": "--listen"}
 MILLISECONDS, PERCENT = " (milliseconds)", " (percent, or a share up to 1)"
@@ -179,7 +179,7 @@ class Source:
     given: dict[str, str] = field(default_factory=dict)
     """Key → the variable or the command line that gave it, in words."""
     faults: list[ConfigError] = field(default_factory=list)
-    """Of single values: they are told all at once."""
+    """Errors of single values: `load_config` raises one ConfigError for them all."""
 
     def refuse(self, key: str, cause: str) -> ConfigError:
         around = key
@@ -189,7 +189,7 @@ class Source:
         return ConfigError(f"cannot use {key} in {self.given.get(key, where)}: {cause}", field=key)
 
     def check(self, name: str, table: str, known: Collection[str], what: str = "key") -> None:
-        """ConfigError with the nearest word: there is no such key in that table."""
+        """Raise ConfigError with the nearest word if there is no such key in that table."""
         if name in known:
             return
         rows = all_tables().items()
@@ -199,7 +199,7 @@ class Source:
         raise self.refuse(f"{table}{name}", f"there is no such {what}; {advice}")
 
     def blame(self, fault: Fault) -> ConfigError:
-        """Names the place where one of the keys of an impossible pair was set."""
+        """Return an error that names the place where a key of an impossible pair was set."""
         keys, cause = fault
         places: tuple[Collection[str], ...] = (self.given, self.lines, keys)
         return self.refuse(next(key for place in places for key in keys if key in place), cause)
@@ -223,7 +223,7 @@ def _read_given(env: Mapping[str, str], overrides: Mapping[str, str]) -> Iterato
 
 
 def _from_text(text: str, key: str, words: str, unit: str = "") -> Given:
-    """The text as the type of the key's default."""
+    """Return the text as the type of the key's default."""
     section, _, name = key.partition(".")
     table = all_tables().get(section)
     if table is None or table.example or all(name != it.name for it, _ in settings_of(table.plain)):
@@ -308,7 +308,7 @@ def _name_tables(source: Source) -> None:
 def _give_to_backends(
     env: Mapping[str, str], backends: list[Row], given: dict[str, str]
 ) -> tuple[str, ...]:
-    """Sets the keys that variables give; a sentence for each variable that no backend takes."""
+    """Set the keys that variables give; return a sentence for each that no backend takes."""
     unused = []
     for name, (key, engine) in OF_BACKENDS.items():
         fitting = [n for n, it in enumerate(backends) if not engine or it.get("engine") == engine]
