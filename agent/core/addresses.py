@@ -31,7 +31,7 @@ Address = IPv4Address | IPv6Address
 
 
 def refuse_address(text: str, *, private: bool) -> str:
-    """Why the agent sends nothing to that address; "" = it may. Refuses text that is no address."""
+    """Return why the agent sends nothing to that address, or to text that is none; "" = it may."""
     try:
         address = ip_address(text.partition("%")[0])
     except ValueError:
@@ -45,7 +45,7 @@ def refuse_address(text: str, *, private: bool) -> str:
 
 
 def _inside(address: Address) -> Iterator[IPv4Address]:
-    """The IPv4 addresses that an IPv6 one stands for: a gateway or the kernel unpacks them."""
+    """Yield the IPv4 addresses in an IPv6 one, which a gateway or the kernel unpacks."""
     if not isinstance(address, IPv6Address) or address.is_loopback:
         return
     if address.ipv4_mapped is not None:

@@ -13,7 +13,7 @@ from agent.core.words import NO_LEASE, SUSPECT, InstanceId
 ASK_AGAIN = 5.0
 """Seconds after which a waiting instance asks again, unless it is woken."""
 ABSENT = 3 * ASK_AGAIN
-"""The queue skips an instance that should have asked so long ago."""
+"""Seconds without asking after which the queue skips an instance."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class LoginBudget:
         self._level, self._at = math.inf, 0.0
 
     def take(self, policy: StartPolicy, now: float) -> float | None:
-        """None: one is taken. A time: when the next one can be."""
+        """Take a login. None: it is taken. A time: boot time at which the next one can be."""
         if policy.login_every <= 0:
             return None
         gained = max(now - self._at, 0.0) / policy.login_every
@@ -79,12 +79,12 @@ class _Lane:
     """Waiting sessions, in order, and when each asked last, or is to ask again; -inf: it waits for
     more than its turn."""
     under_way: dict[InstanceId, bool] = field(default_factory=dict)
-    """True: it only waits for WhatsApp, and needs the machine no more."""
+    """Session → True if it only waits for WhatsApp, and needs the machine no more."""
     last: tuple[InstanceId, float] | None = None
-    """The last start, and when it began; None: the heavy part of it is over."""
+    """The last start, and its boot time; None: the heavy part of it is over."""
 
     def earliest(self, policy: StartPolicy, now: float, *, reconnects: bool) -> float:
-        """When the next one may begin, or asks again, as no place is free."""
+        """Boot time at which the next one may begin, or asks again since no place is free."""
         heavy, parallel = list(self.under_way.values()).count(False), policy.parallel
         if heavy >= parallel or len(self.under_way) >= max(parallel, policy.logins):
             return now + ASK_AGAIN
@@ -94,14 +94,14 @@ class _Lane:
         return min(self.last[1], now) + policy.stagger
 
     def is_next(self, instance: InstanceId, now: float) -> bool:
-        """No session that still asks is before it."""
+        """True if no session that still asks is before it."""
         for waiting, asked in self.queue.items():
             if waiting == instance or now - asked < ABSENT:
                 return waiting == instance
         return True
 
     def release(self, instance: InstanceId) -> bool:
-        """True if it was the last start, for which the next one waits."""
+        """Release the next start. True if this session's was the last one, for which that waits."""
         if self.last is None or self.last[0] != instance:
             return False
         self.last = None
@@ -165,16 +165,16 @@ class Queues:
         return wait
 
     def no_login(self) -> None:
-        """The session was connected already: its turn cost no login."""
+        """Note that the session was connected already: its turn cost no login."""
         self._budget.give_back()
 
     def before(self, instance: InstanceId) -> int | None:
-        """How many go before it; None: it waits for no turn."""
+        """Number of sessions before this one; None: it waits for no turn."""
         queue = list(self._of(instance).queue)
         return queue.index(instance) if instance in queue else None
 
     def free_place(self, instance: InstanceId) -> None:
-        """The heavy part of a session's start is over: the next one may have its place."""
+        """Note that the heavy part of a start is over: the next session may have its place."""
         lane = self._of(instance)
         released = lane.release(instance)
         if lane.under_way.get(instance) is False:
@@ -191,7 +191,7 @@ class Queues:
             self._wake_next(lane)
 
     def leave(self, instance: InstanceId) -> None:
-        """The pass of a session is over: if it did not ask in this one, it waits for no turn."""
+        """Note the end of a pass: a session that did not ask in it waits for no turn."""
         lane = self._of(instance)
         if instance in self._asked:
             self._asked.discard(instance)
@@ -199,7 +199,7 @@ class Queues:
             self._wake_next(lane)
 
     def withdraw(self, instance: InstanceId) -> None:
-        """The instance was deleted: neither under way nor waiting."""
+        """Forget a deleted instance: it is neither under way nor waiting."""
         self.try_ended(instance)
         self._asked.discard(instance)
         self.leave(instance)
@@ -216,9 +216,9 @@ class Queues:
 
 
 # Incidents: sessions of one group that fail alike wait, and one of them, the canary, tries first.
-# Its success ends the incident, and so do as many sessions that connect as have failed. A group is
-# an engine, or an engine on one backend. A session that has not failed does not wait; it joins when
-# it fails alike.
+# The canary's success ends the incident, and so do as many sessions that connect as have failed. A
+# group is an engine, or an engine on one backend. A session that has not failed does not wait; it
+# joins when it fails alike.
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,7 +252,7 @@ class IncidentPolicy:
 
 LOST = "connection_lost"
 OUTAGE_CODES = frozenset({LOST, "service_unavailable", "unreachable"})
-"""Several words for one dead network."""
+"""Codes that are several words for one dead network."""
 
 # Failures of each instance alone, however many there are: a canary would prove nothing about the
 # others.
@@ -273,7 +273,7 @@ class Incident:
     canary: InstanceId | None = None
     """The member that may try now."""
     turn_at: float = 0.0
-    """When the canary got its turn or, without one, when the next may have it."""
+    """Boot time at which the canary got its turn; without one, at which the next may have it."""
     tries: int = 0
     """Canaries so far."""
     idle: set[InstanceId] = field(default_factory=set)
@@ -303,7 +303,7 @@ class Incident:
             self.members.insert(0, id)  # it has had no turn yet
 
     def next_turn(self, policy: IncidentPolicy, now: float) -> float:
-        """When give_turn must be asked again; a clock set back does not delay it."""
+        """Boot time at which give_turn must be asked again; a clock set back does not delay it."""
         if self.canary is not None:
             most = policy.canary_time
             return now + breaker.remaining(self.turn_at + most, now, most)
@@ -326,13 +326,13 @@ class Incident:
         return self.canary
 
     def end_turn(self, policy: IncidentPolicy, now: float) -> None:
-        """The canary failed."""
+        """End a turn in which the canary failed."""
         first, longest = _pace(self.code, policy)
         self.canary, self.turn_at = None, now + min(first * 2.0 ** min(self.tries, 16), longest)
         self.idle.clear()
 
     def pass_turn(self, now: float) -> None:
-        """The canary's turn proves nothing: the next one's is due now, and no try was made."""
+        """Pass on a turn that proves nothing: the next one is due now, and no try was made."""
         if self.canary is not None:
             self.tries -= 1
         self.canary, self.turn_at = None, now

@@ -12,7 +12,7 @@ class BreakerPolicy:
     failures: int
     """Failures in a row that open the breaker."""
     pause: float
-    """Seconds it stays open before one trial."""
+    """Seconds that the breaker stays open before one trial."""
 
 
 class BreakerState(StrEnum):
@@ -23,7 +23,7 @@ class BreakerState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Breaker:
-    """A circuit breaker's whole life: closed, open for a pause, one trial, closed or open again."""
+    """A circuit breaker: closed, open for a pause, one trial, closed or open again."""
 
     failures: int = 0
     opened_at: float | None = None
@@ -37,7 +37,7 @@ class Breaker:
         return BreakerState.HALF_OPEN
 
     def trial_in(self, now: float, policy: BreakerPolicy) -> float:
-        """Seconds until it lets one trial through; 0 when it does."""
+        """Seconds until the breaker lets one trial through; 0 = it does now."""
         begun = self.opened_at if self.trial_at is None else self.trial_at
         return 0.0 if begun is None else remaining(begun + policy.pause, now, policy.pause)
 
@@ -45,7 +45,7 @@ class Breaker:
         return self.trial_in(now, policy) <= 0
 
     def after_try(self, now: float, policy: BreakerPolicy) -> "Breaker":
-        """A try begins. A trial without a report is forgotten after one pause."""
+        """Note that a try begins. A trial without a report is forgotten after one pause."""
         if self.state(now, policy) is BreakerState.HALF_OPEN:
             return replace(self, trial_at=now)
         return self

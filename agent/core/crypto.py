@@ -14,7 +14,7 @@ from agent.core.words import counted
 
 
 def _patterns_fault(entries: tuple[str, ...]) -> str:
-    """ValueError names the entry that cannot be used."""
+    """Check patterns of the settings; ValueError names the entry that cannot be used."""
     for entry in entries:
         own_pattern(entry)
     return ""
@@ -55,11 +55,11 @@ class CryptoWindow:
     """Errors, messages and renewed keys of the window; bounded at any rate of errors."""
 
     errors: tuple[tuple[float, CryptoFinding], ...] = ()
-    """Errors that no readable message has answered yet, and when each came."""
+    """Errors that no readable message has answered yet, with the time of each."""
     messages: tuple[tuple[float, int], ...] = ()
     """Readable messages per stretch."""
     regenerated: tuple[tuple[str, float], ...] = ()
-    """Peers whose keys were regenerated, and when."""
+    """Peers whose keys were regenerated, with the time of each."""
 
 
 _STRETCH = 10.0
@@ -142,7 +142,7 @@ def judge_crypto(
         return CryptoState((), None)
     by_peer: Counter[str] = Counter()
     renewing: Counter[str] = Counter()
-    """By peer, the errors that only new keys end."""
+    """Peer → number of its errors that only new keys end."""
     stays: set[str] = set()
     """Peers with a message that stayed unreadable when it came again, or that nothing names. A
     contact whose message failed once may be away: its keys heal when it sends again."""
@@ -182,7 +182,8 @@ def judge_crypto(
 
 
 def _is_corrupted(hard: dict[str, int], messages: int, share: float, policy: CryptoPolicy) -> bool:
-    """`hard`: errors by peer, of those whose messages stayed unreadable when they came again."""
+    """True if the session is corrupted. `hard`: peer → errors whose messages stayed unreadable
+    when they came again."""
     named, unnamed = len([peer for peer in hard if peer]), hard.get("", 0)
     if (named == 1 and not unnamed) or sum(hard.values()) < policy.errors:
         return False

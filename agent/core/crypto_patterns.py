@@ -16,11 +16,11 @@ OF_KEYS = ("crypto", "crypto_unknown", "crypto_stranger")
 
 class Effect(StrEnum):
     COUNTS = "counts"
-    """Counts towards a corrupted session."""
+    """The error counts towards a corrupted session."""
     REGENERATES = "regenerates"
-    """Counts, and only new keys with that peer help."""
+    """The error counts, and only new keys with that peer help."""
     SUMMARY = "summary"
-    """Repeats a line just before it in another channel; counts where there was none."""
+    """The line repeats one just before it in another channel; it counts if there was none."""
     BENIGN = "benign"
 
 
@@ -38,9 +38,9 @@ class CryptoFinding:
     peer: str = ""
     """The Signal address without its device ("" = not named)."""
     group: str = ""
-    """Where it was written; "" = to this session alone, or not known."""
+    """The group in which the message was written; "" = to this session alone, or not known."""
     message: str = ""
-    """The message's id, where the engine names it."""
+    """The message's id, if the engine names it."""
 
 
 def _pattern(name: str, effect: Effect, text: str) -> CryptoPattern:
@@ -133,7 +133,7 @@ def own_pattern(entry: str) -> CryptoPattern:
 
 
 def read_line(line: str, own: Iterable[CryptoPattern] = ()) -> CryptoFinding | None:
-    """The finding of one line about keys; the settings' own patterns go first."""
+    """Return the finding of one line about keys; the settings' own patterns go first."""
     line = line[:_LONGEST_LINE]
     for pattern in (*own, *PATTERNS):
         if pattern.text.search(line):
@@ -176,7 +176,7 @@ def is_loud(line: str) -> bool | None:
     """True if a line has the level warn or above, False if it has a lower one; None: no level."""
     if not (levels := [found for found in (_TAGGED.match(line), _LEVEL.match(line)) if found]):
         return None
-    # Of two readings the one that takes less of the line.
+    # If both patterns match, the match that ends first gives the level.
     return min(levels, key=re.Match.end)["quiet"] is None
 
 
@@ -229,7 +229,7 @@ def _read_json(line: str, own: Iterable[CryptoPattern]) -> CryptoFinding | None:
             found = replace(found, peer="")
     else:
         found = read_record(record, own) if isinstance(record, dict) else None
-    # Of strings only a stack names whom an error is about; others may be a contact's words.
+    # A stack is the only string that names an error's contact; others may be a contact's words.
     if found is None:
         return None
     named = map(peer_in, (*_STACK.findall(line), _QUOTED.sub(r"\g<contact> ", line)))
@@ -248,7 +248,7 @@ def _begins_with_error(said: str) -> bool:
 
 
 def peer_in(line: str) -> str:
-    """The peer that a line names; devices of one peer are one peer."""
+    """Return the peer that a line names; devices of one peer are one peer."""
     for pattern in _PEERS:
         if match := pattern.search(line[:_LONGEST_LINE]):
             return match[1]
@@ -270,7 +270,7 @@ class CryptoLogReader:
     """True within what libsignal prints about one message."""
 
     def feed(self, line: str) -> list[CryptoFinding]:
-        """The findings that are complete with this line."""
+        """Return the findings that are complete with this line."""
         if line.startswith((" ", "\t")) and line.lstrip().startswith("at "):
             return self._feed_stack(line)
         finding, tried = read_log_line(line, self.own), self.waiting
@@ -302,11 +302,11 @@ class CryptoLogReader:
         return [] if self.in_block else self.flush()
 
     def flush(self) -> list[CryptoFinding]:
-        """The log ended or goes on with something else: report the waiting record as it is."""
+        """Report the waiting record as it is: the log ended or goes on with something else."""
         done = [self.waiting] if self.waiting is not None else []
         self.waiting, self.stack, self.in_block = None, 0, False
         return done
 
 
 _TELLS = {Effect.COUNTS: 1, Effect.SUMMARY: 1, Effect.REGENERATES: 2, Effect.BENIGN: 3}
-"""Which of several errors of one message says what was the matter with it."""
+"""Effect → rank: of several errors of one message the highest says what was the matter."""

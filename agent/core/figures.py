@@ -23,7 +23,7 @@ class RepairStatistics:
     needed_person: int = 0
     """Repairs that ended with something only a person can do."""
     since_wall: float = 0.0
-    """When the first of them was counted; 0 = not known."""
+    """Unix time at which the first of them was counted; 0 = not known."""
 
     @property
     def mean_check_seconds(self) -> float | None:
@@ -78,7 +78,7 @@ class StatusTime:
 
     status: ConnectionStatus = ConnectionStatus.DISCONNECTED
     entered: float = 0.0
-    """A moment of the boot clock."""
+    """Boot time at which `status` was entered."""
     spent: Mapping[ConnectionStatus, float] = field(default_factory=dict)
 
     def enter(self, status: ConnectionStatus, now: float) -> "StatusTime":
@@ -98,7 +98,7 @@ _STRETCH = 10.0
 @dataclass(slots=True)
 class PerMinute:
     stretches: tuple[tuple[float, int], ...] = ()
-    """When each of the last seven stretches began, and how many came in it."""
+    """Boot time of the begin of each of the last seven stretches, and the number in it."""
 
     def note(self, now: float) -> None:
         begun, past, count = now - now % _STRETCH, self.stretches, 1
@@ -125,7 +125,7 @@ class ErrorRate:
         return ErrorRate(self.last, (now, errors, done)) if over else self
 
     def judge(self, errors: int, done: int, limit: float, least: int) -> Signal | None:
-        """None below the limit, or where fewer than `least` operations prove nothing."""
+        """Judge a rate; None below the limit, or if fewer than `least` operations prove nothing."""
         failed, good = errors - self.before[1], done - self.before[2]
         if failed <= 0 or failed + good < least or failed / (failed + good) <= limit:
             return None
@@ -157,9 +157,9 @@ class Inbound:
     watched: float = 0.0
     """Seconds that went into `rates`."""
     last_wall: float = 0.0
-    """When the last message came."""
+    """Unix time of the last message."""
     ack_wall: float = 0.0
-    """When the last ack or receipt came: the connection works."""
+    """Unix time of the last ack or receipt, which shows that the connection works."""
 
 
 def note_hour(inbound: Inbound, hour_wall: float, messages: int) -> Inbound:
@@ -177,7 +177,7 @@ def hour_of_week(wall: float) -> int:
 
 
 def expected_messages(inbound: Inbound, since_wall: float, now_wall: float) -> float:
-    """How many messages usually come between two moments, at most a week apart."""
+    """Return how many messages usually come between two moments, at most a week apart."""
     at, end, total = max(since_wall, now_wall - HOURS * 3600.0), now_wall, 0.0
     while at < end:
         until = min((at // 3600 + 1) * 3600, end)
@@ -187,7 +187,7 @@ def expected_messages(inbound: Inbound, since_wall: float, now_wall: float) -> f
 
 
 def judge_silence(inbound: Inbound, connected_since_wall: float, now_wall: float) -> Signal | None:
-    """A Signal when this instance's silence cannot be chance."""
+    """Return a Signal if this instance's silence cannot be chance."""
     since = max(inbound.last_wall, connected_since_wall)
     silent = now_wall - since
     if inbound.watched < LEARNED or silent < LEAST:

@@ -61,7 +61,7 @@ _NETWORK_VERDICTS = frozenset(
 
 
 def judge_health(session: Session, policy: HealthPolicy, now: float) -> HealthVerdict:
-    """The same facts always give the same verdict; the first rule that applies decides."""
+    """Judge a session: the same facts give the same verdict; the first fitting rule decides."""
     verdict = (
         _not_wanted(session)
         or _session_files(session)
@@ -78,7 +78,7 @@ def judge_health(session: Session, policy: HealthPolicy, now: float) -> HealthVe
 
 
 def as_asked(verdict: HealthVerdict) -> HealthVerdict:
-    """An operator asked for the logout of this verdict; WhatsApp and the phone did not end it."""
+    """Return the verdict on a logout that an operator asked for: WhatsApp did not end it."""
     if "logout" not in (verdict.reason, verdict.after):
         return verdict
     title = reason_of("logout").title
@@ -103,7 +103,7 @@ def _not_wanted(session: Session) -> HealthVerdict | None:
 
 
 def _session_files(session: Session) -> HealthVerdict | None:
-    """The session's files contradict the record."""
+    """Judge files that contradict the record."""
     said = session.claim.claim.reason if session.claim else ""
     if session.folder.files is SessionFiles.DAMAGED or said == "session_damaged":
         return _corrupted(session, "session_damaged")
@@ -158,7 +158,7 @@ def _without_worker(session: Session, policy: HealthPolicy, now: float) -> Healt
 
 
 def _silent_worker(session: Session, policy: HealthPolicy, now: float) -> HealthVerdict | None:
-    """The worker's process runs: does the worker report, and does its engine answer?"""
+    """Judge a worker that runs: does it report, and does its engine answer?"""
     if session.claim is None:
         who = "server" if session.instance.backend else "worker"
         silent = now - max(session.unit.since, session.run.linked_since or 0.0)
@@ -194,7 +194,7 @@ def _failed(session: Session, policy: HealthPolicy) -> HealthVerdict:
 
 
 def _by_claim(session: Session, policy: HealthPolicy, now: float) -> HealthVerdict:
-    """A claim counts as far as it is proved, and for as long as its state may last."""
+    """Judge by the claim, which counts as far as it is proved, while its state may last."""
     fact = session.claim
     assert fact is not None
     claim = fact.claim
@@ -227,7 +227,7 @@ def _by_claim(session: Session, policy: HealthPolicy, now: float) -> HealthVerdi
 
 
 def _hangs(claim: Claim) -> tuple[str, str]:
-    """A sentence about what is known, and a guess at the cause."""
+    """Return a sentence about what is known, and a guess at the cause."""
     if claim.guess == NO_CODE_GUESS:
         cause = "the server may not reach WhatsApp, or WhatsApp may refuse its version"
         return "not connected" if claim.paired else "no code", f"{cause}; the server does not say"
@@ -302,7 +302,7 @@ def _dropped(session: Session, claim: Claim, policy: HealthPolicy, now: float) -
 
 
 def _starting(state: Status, sentence: str) -> HealthVerdict:
-    """In time: nothing is wrong and nothing need be done, but it is not connected either."""
+    """Return the verdict on a start in time: nothing is wrong, but it is not connected either."""
     return HealthVerdict(Health.DISCONNECTED, state, "starting", sentence)
 
 
@@ -371,7 +371,7 @@ def _not_running(code: str, sentence: str) -> HealthVerdict:
     return HealthVerdict(Health.NOT_FOUND, Status.RECONNECTING, code, sentence)
 
 
-# What is added to the verdict of the rules.
+# Additions to the verdict of the rules
 
 
 def _is_the_networks(session: Session, verdict: HealthVerdict) -> bool:
@@ -385,7 +385,7 @@ def _is_the_networks(session: Session, verdict: HealthVerdict) -> bool:
 
 
 def _with_signals(session: Session, verdict: HealthVerdict) -> HealthVerdict:
-    """A finding beside the state can only make a running session's verdict worse."""
+    """Add findings beside the state: they only make a running session's verdict worse."""
     if not session.signals or verdict.state is not Status.CONNECTED:
         return verdict
     worst = max(session.signals, key=lambda signal: _BY_WORSE.index(signal.level))
@@ -396,12 +396,12 @@ def _with_signals(session: Session, verdict: HealthVerdict) -> HealthVerdict:
 
 
 def is_wanted(session: Session) -> bool:
-    """True if it should run now; an instance that was stopped by hand is enabled and not wanted."""
+    """True if the session should run now; one stopped by hand is enabled and not wanted."""
     return session.should_run and not session.unit.masked
 
 
 def has_given_up(session: Session) -> bool:
-    """True if it should run, and the agent tries nothing until an operator acts."""
+    """True if the session should run, and the agent tries nothing until an operator acts."""
     verdict = session.verdict
     # A session that shows a code, or would on request, lacks only a scan.
     if not is_wanted(session) or session.status in (Status.CONNECTED, Status.QR_REQUIRED):
@@ -409,7 +409,7 @@ def has_given_up(session: Session) -> bool:
     if verdict.reason in ("attempts_used_up", "conflict_foreign_owner"):
         return True
     if ladder.needs_repair(verdict):
-        # Its ladder has begun, or begins in this pass.
+        # The session's ladder has begun, or begins in this pass.
         ending = session.repair.ending if session.repair is not None else repair.Ending.NOT_YET
         # Without a pairing to lose the next repair begins by itself (`unpaired_pause`).
         given_up = ending is repair.Ending.GAVE_UP and not verdict.should_cleanup

@@ -62,7 +62,7 @@ def note_memory(
 
 
 def level_of(used: int, limit: int, policy: MemoryPolicy) -> str:
-    """critical, warn, or "" below both."""
+    """Return critical, warn, or "" below both."""
     if limit <= 0:
         return ""
     if used >= limit * policy.critical:
@@ -88,7 +88,7 @@ def lacks_room(limits: int, count: int, new: int, budget: int) -> str:
 
 
 def leaks(history: session.Samples, policy: MemoryPolicy, now: float) -> bool:
-    """Growth through the whole of a trend. A rise that has come to rest is a plateau, no leak."""
+    """True if memory grew through a whole trend. A rise that came to rest is a plateau, no leak."""
     quarter = policy.trend / 4
     parts: list[list[int]] = [[], [], [], []]
     for at, used in history:

@@ -58,13 +58,13 @@ class Instance:
 
     @property
     def backend(self) -> str:
-        """The other program's server that runs it; "" = it runs on this machine."""
+        """The other program's server that runs the session; "" = it runs on this machine."""
         name = self.settings.get("backend")
         return name if isinstance(name, str) else ""
 
     @property
     def remote(self) -> str:
-        """The name of its session on the backend."""
+        """The session's name on the backend."""
         name = self.settings.get("remote")
         return name if isinstance(name, str) and name else self.id
 
@@ -92,7 +92,7 @@ class SessionRecord:
     strikes: int = 0
     """Drops since the last lasting connection whose reason allows few tries only."""
     breaker: Breaker = CLOSED
-    """By Unix time."""
+    """The session's circuit; its times are Unix times."""
     override: Override = Override.NONE
     override_boot: str = ""
     """The boot in which `override` was made; in another boot it is void."""
@@ -104,17 +104,17 @@ class SessionRecord:
     restart_of: str = ""
     """The run that an operator wants replaced; "" = none."""
     start_asked: bool = False
-    """An operator's order: start now, whatever made it fail before."""
+    """True by an operator's order: start now, whatever made the session fail before."""
     past_looks: bool = False
-    """An operator's order: try now without waiting for its address, once."""
+    """True by an operator's order: try once now without waiting for the address."""
     repair: Repair | None = None
     """The last repair, so that it outlives the agent."""
     paired: bool = False
     account: str = ""
     needs_passkey: bool = False
-    """The account needs a passkey to link a device: the agent never ends the pairing by itself."""
+    """True if the account needs a passkey to link a device: only a person ends the pairing."""
     generation: int = 0
-    """How often its identity file was written: of two that differ, the higher one is newer."""
+    """Number of writes of the identity file: of two that differ, the higher one is newer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,13 +131,14 @@ class UnitStatus:
     """Why the last run ended, in systemd's words: exit-code, signal, watchdog, oom-kill, ..."""
     exit_status: int = 0
     status_text: str = ""
-    """As the worker tells systemd; of one on a backend without a seat: why its start failed."""
+    """The worker's words to systemd; for a session on a backend without a seat: why its start
+    failed."""
     job_pending: bool = False
     masked: bool = False
     lost: bool = False
-    """True if its socket was removed: the next agent would not find it."""
+    """True if the worker's socket was removed: the next agent would not find the worker."""
     since: float = 0.0
-    """When it entered `state`."""
+    """Boot time at which the unit entered `state`."""
 
     @property
     def runs(self) -> bool:
@@ -157,20 +158,20 @@ class ClaimFact:
     """Boot time at which this run first claimed `claim.status`, or at which that lost its proof."""
     phase_since: float = 0.0
     progress_since: float = 0.0
-    """When `claim.progress` last grew; 0 = it did not."""
+    """Boot time at which `claim.progress` last grew; 0 = it did not."""
 
     def proved_at(self) -> float | None:
         return None if self.claim.proof_age is None else self.at - self.claim.proof_age
 
     @property
     def is_light(self) -> bool:
-        """True if the heavy part of its start is over: its processes run, its page is loaded."""
+        """True if the heavy part of the start is over: processes run, the page is loaded."""
         light = self.claim.phase in ("pairing", "login", "sync")
         return light or self.claim.status not in UNSETTLED or self.claim.reason == words.NOT_TOLD
 
     @property
     def deadline(self) -> float | None:
-        """When the phase that is claimed is overdue; None when none is running."""
+        """Boot time at which the claimed phase is overdue; None if no phase is running."""
         if (phase := PHASES.get(self.claim.phase)) is None or self.claim.status not in UNSETTLED:
             return None
         return max(self.phase_since, self.progress_since) + phase.limit
@@ -192,7 +193,7 @@ class Signal:
 
     name: str
     level: Health
-    """How bad it is by itself: degraded, stuck or corrupted."""
+    """How bad the finding is by itself: degraded, stuck or corrupted."""
     detail: str
     """One sentence for people."""
 
@@ -206,7 +207,7 @@ class HealthVerdict:
     sentence: str
     should_cleanup: bool = False
     after: str = ""
-    """While it starts: the reason for which the session had ended before; "" = none is known."""
+    """During a start: the reason for which the session had ended before; "" = none is known."""
     guess: str = ""
     """A possible cause that nothing proves, as a sentence; no history repeats it. "" = none."""
 

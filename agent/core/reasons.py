@@ -38,33 +38,33 @@ class Reason:
     tries: int | None = None
     """Tries until a connection lasts; None = as many as the policy allows."""
     endless: bool = False
-    """Tried for as long as it lasts, whatever the count of attempts: no login was reached."""
+    """True if tries go on whatever the count of attempts: no login was reached."""
     fresh_worker: bool = False
-    """Reconnecting inside the worker is useless: only a new worker helps."""
+    """True if reconnecting inside the worker is useless: only a new worker helps."""
     local: bool = False
     """The cause is on this machine: many at once prove nothing about WhatsApp or the way to it, the
     circuit breaker does not count it, and no pause is longer than a minute."""
     detailed: bool = False
-    """The engine's words say what came (HTTP status, address, title) and belong to the title."""
+    """True if the engine's words (HTTP status, address, title) belong to the title."""
     scan_again: bool = False
-    """Only a new scan by a person is missing."""
+    """True if only a new scan by a person is missing."""
 
     @property
     def unpairs(self) -> bool:
-        """WhatsApp no longer knows the pairing: its files are evidence, not a session."""
+        """True if WhatsApp no longer knows the pairing: its files are evidence, not a session."""
         return self.code in UNPAIRING
 
     @property
     def final(self) -> bool:
-        """WhatsApp ended it for good: the agent makes not even one more login."""
+        """True if WhatsApp ended the session for good: the agent makes not even one more login."""
         return self.permanence is Permanence.NEVER
 
     def advice_for(self, id: str) -> str:
-        """The advice, its commands for this instance: the word ID stands for it."""
+        """Return the advice with commands for this instance, for which the word ID stands."""
         return re.sub(r"\bID\b", id, self.advice)
 
     def in_full(self, id: str, more: str = "") -> str:
-        """The title and the advice: a sentence for people, with the command to type."""
+        """Return title and advice: a sentence for people, with the command to type."""
         title = f"{self.title}: {more}" if more else self.title
         return f"{title}. {self.advice_for(id)}"
 
@@ -80,12 +80,12 @@ class Reason:
 
     @property
     def slow(self) -> bool:
-        """The agent goes on trying, ever more rarely; a person should act."""
+        """True if the agent goes on trying, ever more rarely; a person should act."""
         return self.permanence is Permanence.PROBE_SLOWLY
 
     @property
     def hopeless(self) -> bool:
-        """Only a person can end this one."""
+        """True if only a person can end this one."""
         return self.permanence in (Permanence.NEVER, Permanence.WAIT_FOR_PERSON)
 
 
@@ -97,7 +97,7 @@ _endless = partial(Reason, endless=True, detailed=True)
 _local = partial(Reason, local=True)
 _for_person = partial(Reason, permanence=Permanence.WAIT_FOR_PERSON, status=_DISCONNECTED)
 _of_files = partial(_for_person, status=_REFUSED, local=True)
-"""The session's own files are the trouble: a person decides."""
+"""A reason of which the session's own files are the trouble: a person decides."""
 _never = partial(Reason, permanence=Permanence.NEVER, status=_REFUSED)
 
 ROWS = (
@@ -410,7 +410,7 @@ REACHED_CODES = {
     *("client_outdated", "browser_unsupported", "proxy_block", "qr_idle"),
     *("passkey_required", "multidevice_mismatch", "banned"),
 }
-"""Reasons that only WhatsApp itself gives: it was reached."""
+"""Reasons that only WhatsApp itself gives, which prove that it was reached."""
 
 REASONS = {row.code: row for row in ROWS}
 
@@ -420,7 +420,7 @@ def reason_of(code: str) -> Reason:
 
 
 def reasons_table() -> list[tuple[str, str, str, str, str, str]]:
-    """code, title, what happens, delays, status, advice: for the command line and the pages."""
+    """Return rows of code, title, what happens, delays, status, advice, for commands and pages."""
     rows = []
     for row in ROWS:
         connected = row.status is ConnectionStatus.CONNECTED

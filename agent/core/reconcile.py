@@ -21,9 +21,9 @@ class ActionKind(StrEnum):
     CONNECT = "connect"
     DISCONNECT = "disconnect"
     SET_ASIDE = "set_aside"
-    """Retire its files to the trash and lay out an empty folder."""
+    """Retire the session's files to the trash and lay out an empty folder."""
     RESTORE = "restore"
-    """Put the newest good snapshot in the place of its files."""
+    """Put the newest good snapshot in the place of the session's files."""
     BACK_UP = "back_up"
     REGENERATE_KEYS = "regenerate_keys"
     LOGOUT = "logout"
@@ -32,21 +32,21 @@ class ActionKind(StrEnum):
 
 
 ENDS_PAIRING = {ActionKind.SET_ASIDE, ActionKind.RESTORE, ActionKind.LOGOUT, ActionKind.RENEW}
-"""A plan with one of these has a proof."""
+"""Actions whose plan must have a proof."""
 _STARTS = frozenset({ActionKind.START, ActionKind.RESTART, ActionKind.RENEW})
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The actions of one pass in order, and the reason; the journal has it under its name."""
+    """The actions of one pass in order, and the reason; the journal has the plan by its name."""
 
     name: str
     actions: tuple[ActionKind, ...]
     reason: str
     repair: Repair | None = None
-    """The repair that it is a step of, as it stands once the step has begun."""
+    """The repair of which the plan is a step, as it stands once the step has begun."""
     ordered: bool = False
-    """An operator ordered it: it waits for no turn and costs no attempt."""
+    """True if an operator ordered the plan: it waits for no turn and costs no attempt."""
     proof: Proof | None = None
     """Why the pairing, or the files that hold it, may come to an end (recovery/pairing.py)."""
 
@@ -56,12 +56,12 @@ class Plan:
 
     @property
     def starts(self) -> bool:
-        """True if it begins a worker, or a session on a server, again."""
+        """True if the plan begins a worker, or a session on a server, again."""
         return not _STARTS.isdisjoint(self.actions)
 
     @property
     def logs_in(self) -> bool:
-        """True if it makes the session log in: it waits for its turn, and counts as an attempt."""
+        """True if the plan makes the session log in: it waits for its turn, and is an attempt."""
         return self.starts or ActionKind.CONNECT in self.actions
 
 
@@ -71,7 +71,7 @@ class Outcome:
     seconds: float
     detail: str = ""
     refusal: str = ""
-    """The code with which the session or its server refused it; "" = none of them did."""
+    """The code with which the session or its server refused the plan; "" = neither did."""
     made: str = ""
     """The name of the backup, or of what lies in the trash."""
 
@@ -143,7 +143,7 @@ def plan_asked(session: Session, verdict: HealthVerdict, *, restart_for: str) ->
 
 
 def must_renew(session: Session) -> bool:
-    """The phone ended the pairing: its files are evidence now, a scan makes a new session."""
+    """True if the phone ended the pairing: the files are evidence, a scan makes a new session."""
     record = session.record
     said = session.claim.claim.reason if session.claim else record.reason
     paired = session.should_run and record.paired
@@ -153,7 +153,7 @@ def must_renew(session: Session) -> bool:
 
 
 def may_try_now(session: Session, policy: health.HealthPolicy, now: float) -> bool:
-    """True if reason, attempts, delay and its own circuit let the agent start or reconnect it."""
+    """True if reason, attempts, delay and circuit let the agent start or reconnect the session."""
     if session.wait.reason or now < session.not_before or session.gave_up(policy.reconnect):
         return False
     return session.record.breaker.may_try(session.wall(now), policy.reconnect.breaker)
@@ -162,7 +162,7 @@ def may_try_now(session: Session, policy: health.HealthPolicy, now: float) -> bo
 def next_deadline(
     session: Session, verdict: HealthVerdict, policy: health.HealthPolicy, now: float
 ) -> float | None:
-    """When this instance must be looked at again at the latest; None: at the next event."""
+    """Boot time of the next look at this instance at the latest; None: at the next event."""
     if not session.should_run and not session.unit.runs:
         return None
     within = LOOK_AGAIN if verdict.reason in FOLDER_AWAY else policy.interval

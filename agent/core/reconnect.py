@@ -41,7 +41,7 @@ class ReconnectPolicy:
         return BreakerPolicy(self.breaker_failures, self.breaker_pause)
 
     def bounds(self, reason: Reason) -> tuple[float, float]:
-        """First and longest delay for this reason."""
+        """Return first and longest delay for this reason."""
         usual = min(self.max, LOCAL_LONGEST) if reason.local else self.max
         base = self.base if reason.base is None else reason.base
         return base, usual if reason.max is None else reason.max
@@ -64,7 +64,7 @@ def delay_for(reason: Reason, tries: int, policy: ReconnectPolicy, jitter01: flo
 def not_before(
     record: SessionRecord, policy: ReconnectPolicy, now: float, now_wall: float
 ) -> float:
-    """`record.not_before_wall` on the boot clock, for Session.not_before."""
+    """Return `record.not_before_wall` as a boot time, for Session.not_before."""
     reason = reason_of(record.reason)
     ban = reason.permanence is Permanence.AT_TIME  # which has an end of its own
     longest = float("inf") if ban else max(policy.max, policy.bounds(reason)[1]) + policy.jitter
@@ -111,7 +111,7 @@ def after_drop(
 def after_try(
     record: SessionRecord, policy: ReconnectPolicy, now_wall: float, jitter01: float
 ) -> SessionRecord:
-    """The agent is about to START, RESTART or CONNECT: count it, and space the next try."""
+    """Count a try, which the agent is about to make, and space the next one."""
     if record.reason == "temporary_ban":
         record = replace(record, reason="")  # it is over: a worker that begins now may log in
     # Without its address it is tried in spite of the looks, which no session may pay for.
@@ -144,13 +144,13 @@ def uncounted(record: SessionRecord, policy: ReconnectPolicy, now_wall: float) -
 
 
 NOT_REACHED = frozenset({"backend_down", "circuit_open", "busy", "not_supported", "stopping"})
-"""Refusals by neither the session nor its server: no login came of the try."""
+"""Codes of refusals by neither the session nor its server: no login came of the try."""
 
 
 def after_refusal(
     record: SessionRecord, code: str, policy: ReconnectPolicy, now_wall: float
 ) -> SessionRecord:
-    """A try of the agent was refused: `breaker_failures` in a row open the circuit."""
+    """Count a refused try of the agent: `breaker_failures` in a row open the circuit."""
     if not code or code in NOT_REACHED:
         return record
     return replace(record, breaker=record.breaker.after_failure(now_wall, policy.breaker))
@@ -166,7 +166,7 @@ def after_connected(record: SessionRecord, wall: float, policy: ReconnectPolicy)
 
 
 def after_lasting(record: SessionRecord, now_wall: float) -> SessionRecord:
-    """A connection that has lasted LASTING seconds ends the count of attempts."""
+    """End the count of attempts: a connection has lasted LASTING seconds."""
     lasted = now_wall - record.status_since_wall >= LASTING
     if record.status is not ConnectionStatus.CONNECTED or not lasted or not record.attempts:
         return record

@@ -15,7 +15,7 @@ WINDOW = 300.0
 """Seconds that the mean time of an answer covers."""
 
 Samples = tuple[tuple[float, int], ...]
-"""Memory of a trend, oldest first: (when, bytes)."""
+"""Memory of a trend, oldest first: (boot time, bytes)."""
 
 _UNKNOWN = ("not_looked_yet", "the agent has not checked it yet")
 NOT_LOOKED_YET = model.HealthVerdict(
@@ -38,9 +38,9 @@ class Run:
     open_fds: int | None = None
     memory_history: Samples = ()
     folder_lost: str = ""
-    """Why the folder is not in its place under a live worker; "" = it is."""
+    """Why the folder is not in its place under a live worker; "" = it is in place."""
     folder_deleted: bool = False
-    """The session's files are gone from the disk: its worker has the only copy."""
+    """True if the session's files are gone from the disk: the worker has the only copy."""
 
 
 @dataclass(slots=True)
@@ -49,11 +49,11 @@ class Folder:
 
     files: SessionFiles = SessionFiles.UNPAIRED
     problem: str = ""
-    """Why they cannot be used, for people: the path, and the obstacle. "" = they can."""
+    """Why folder and files cannot be used, for people: path and obstacle; "" = they can."""
     away_since: float | None = None
-    """Since when each look has found its folder away or unreadable."""
+    """Boot time since which each look has found the folder away or unreadable."""
     back: bool = False
-    """True once it is back, until a worker runs."""
+    """True once the folder is back, until a worker runs."""
     disk_problem: str = ""
     """Why no worker may start on the disk of sessions; looked at while no worker runs."""
 
@@ -61,7 +61,7 @@ class Folder:
 @dataclass(frozen=True, slots=True)
 class Wait:
     reason: str = ""
-    """A word of WAIT_SENTENCES; "" = it does not wait."""
+    """A word of WAIT_SENTENCES; "" = the session does not wait."""
     sentence: str = ""
     """The reason with its numbers; "" = WAIT_SENTENCES says enough."""
     again: float = 0.0
@@ -73,11 +73,11 @@ _NONE_COUNTED = {name: Counter(dict.fromkeys(words, 0)) for name, words in figur
 
 @dataclass(slots=True)
 class Counters:
-    """Counted since `since_wall`, the agent's start."""
+    """Counters of a session since `since_wall`, the agent's start."""
 
     since_wall: float = 0.0
     by_word: dict[str, Counter[str]] = field(default_factory=_NONE_COUNTED.copy)
-    """By name and word, the counts of COUNTS. Those that never rose are shared: see `count`."""
+    """Name of COUNTS → word → count. Counters that never rose are shared: see `count`."""
     messages: Counter[str] = field(
         default_factory=lambda: Counter(dict.fromkeys(("in", "out", "ack", "failed"), 0))
     )
@@ -89,12 +89,12 @@ class Counters:
     repair_steps: Counter[tuple[str, str]] = field(default_factory=Counter)
     """Steps by kind and result (done, failed)."""
     repair_seconds: float = 0.0
-    """The seconds of those steps together."""
+    """Seconds of those steps together."""
     probes: int = 0
     probe_seconds: float = 0.0
     """Answered probes and the sum of their answer times."""
     answers: tuple[tuple[float, float], ...] = ()
-    """When the last ten probes were answered, and in how many seconds."""
+    """Boot time of each of the last ten answered probes, and the seconds of its answer."""
 
     def count(self, name: str, word: str, times: int = 1) -> None:
         counts = self.by_word[name] = self.by_word[name].copy()
@@ -106,7 +106,7 @@ STARTING = (ConnectionStatus.INITIALIZING, ConnectionStatus.LOADING)
 
 @dataclass(slots=True)
 class Session:
-    """Times are of the boot clock unless the name says `wall`."""
+    """A session as the agent knows it. Times are boot times unless the name says `wall`."""
 
     instance: model.Instance
     record: model.SessionRecord
@@ -114,50 +114,50 @@ class Session:
     run: Run = field(default_factory=Run)
     folder: Folder = field(default_factory=Folder)
     wait: Wait = Wait()
-    """Why it waits for something other than itself, as of the last pass."""
+    """Why the session waits for something other than itself, as of the last pass."""
     held: str = ""
     """Why it may not log in beside another instance of its device, as found before its last try;
     until an operator's next order."""
     kept: Kept | None = None
-    """Why its repair keeps the pairing, as of the last pass; None = it may end it."""
+    """Why the repair keeps the pairing, as of the last pass; None = the repair may end it."""
     counters: Counters = field(default_factory=Counters)
     verdict: model.HealthVerdict = NOT_LOOKED_YET
     boot: str = ""
     """The machine's present boot: an override that was made in another one is void."""
     enabled_by_operator: bool = False
-    """By an enabled unit of systemd."""
+    """True if an operator enabled the unit in systemd."""
     counts_messages: bool = True
-    """False: the engine reports no messages; their number is unknown, not 0."""
+    """False if the engine reports no messages: their number is unknown, not 0."""
     at: float = 0.0
     at_wall: float = 0.0
-    """When it was last judged, or this view was taken, by both clocks."""
+    """Boot time and Unix time at which the session was judged, or this view was taken."""
     not_before: float = 0.0
-    """No start or reconnect by the agent before this moment."""
+    """Boot time before which the agent makes no start or reconnect."""
     signals: tuple[model.Signal, ...] = ()
-    """Findings beside its state: memory, crypto errors, silence."""
+    """Findings beside the session's state: memory, crypto errors, silence."""
     turns_before: int | None = None
-    """How many start or log in before it; None: it waits for no turn."""
+    """Number of sessions that start or log in before this one; None: it waits for no turn."""
     back_at: float | None = None
-    """When the address that it needs could last be reached again; None: it was never away."""
+    """Boot time at which the session's address was last reached again; None: it never was away."""
     connected_since_wall: float | None = None
     engine_version: str = ""
-    """WhatsApp Web's, or its server's; "" = unknown."""
+    """Version of WhatsApp Web, or of the session's server; "" = unknown."""
     last_snapshot_wall: float | None = None
     snapshot_failure: str = ""
     """Why the last snapshot that was due is none to restore; "" once one is whole."""
     status_time: figures.StatusTime = field(default_factory=figures.StatusTime)
-    """How long it was in each status, counted while an agent ran."""
+    """Seconds of the session in each status, counted while an agent ran."""
     crypto: CryptoWindow = field(default_factory=CryptoWindow)
     crypto_lately: int = 0
     inbound: figures.Inbound = field(default_factory=figures.Inbound)
     circuit: str = "closed"
     """closed, open or half_open."""
     circuit_opens_wall: float | None = None
-    """When an open circuit lets one trial through."""
+    """Unix time at which an open circuit lets one trial through."""
     in_incident: bool = False
-    """True if it is a member of an incident that goes on, whose trouble covers it."""
+    """True if the session is a member of an open incident, whose trouble covers it."""
     memory_limit: int = 0
-    """Bytes; 0 = none."""
+    """Bytes of the memory limit; 0 = none."""
     freed_at: float | None = None
     memory_restart_at: float | None = None
 
@@ -171,7 +171,7 @@ class Session:
 
     @property
     def repair(self) -> Repair | None:
-        """The last one, over or not."""
+        """The last repair, over or not; None: there was none."""
         return self.record.repair
 
     @repair.setter
@@ -184,7 +184,7 @@ class Session:
 
     @property
     def unsettled(self) -> bool:
-        """True in a status that should pass by itself."""
+        """True if the status should pass by itself."""
         return self.record.status in model.UNSETTLED
 
     @property
@@ -193,7 +193,7 @@ class Session:
 
     @property
     def status(self) -> ConnectionStatus:
-        """That it was connected under an earlier agent proves nothing until it is looked at."""
+        """The status. CONNECTED under an earlier agent proves nothing until the first look."""
         if self.verdict is NOT_LOOKED_YET and self.record.status is ConnectionStatus.CONNECTED:
             return ConnectionStatus.INITIALIZING
         return self.record.status
@@ -204,7 +204,7 @@ class Session:
 
     @property
     def override(self) -> model.Override:
-        """Void in another boot of the machine."""
+        """The operator's override, which is void in another boot of the machine."""
         holds = self.record.override_boot == self.boot
         return self.record.override if holds else model.Override.NONE
 
@@ -220,12 +220,12 @@ class Session:
 
     @property
     def attempts(self) -> int:
-        """Tries that are under way; a connected session keeps its count for a minute, unseen."""
+        """Attempts since the last success; 0 while connected: the record keeps them a minute."""
         return 0 if self.status is ConnectionStatus.CONNECTED else self.record.attempts
 
     @property
     def next_attempt_wall(self) -> float | None:
-        """None also where the agent makes no try by itself, as after bans or while stopped."""
+        """Unix time of the next attempt; None also if the agent makes none, as after bans."""
         next_wall, reason = self.record.not_before_wall, self.ended_by
         over = reason.hopeless or (reason.tries is not None and self.record.strikes > reason.tries)
         over = over or self.reason == words.NOT_TOLD  # it runs
@@ -233,7 +233,7 @@ class Session:
 
     @property
     def proof_age(self) -> float | None:
-        """Seconds at `at` since its status was proved; None: never."""
+        """Seconds from the proof of the status to `at`; None: it was never proved."""
         proved_at = self.run.claim.proved_at() if self.run.claim else None
         return None if proved_at is None else max(self.at - proved_at, 0.0)
 
@@ -243,13 +243,13 @@ class Session:
 
     @property
     def uptime(self) -> int:
-        """Whole seconds; a clock that was set back shows nothing that shrinks."""
+        """Whole seconds since the session connected; 0 if the clock was set back before that."""
         since = self.connected_since_wall
         return 0 if since is None else max(0, round(self.at_wall - since))
 
     @property
     def response_seconds(self) -> float | None:
-        """The mean; None: no probe was answered within WINDOW."""
+        """Mean seconds of an answer; None: no probe was answered within WINDOW."""
         lately = [seconds for at, seconds in self.counters.answers if self.at - at <= WINDOW]
         return sum(lately) / len(lately) if lately else None
 
@@ -259,12 +259,12 @@ class Session:
 
     @property
     def crypto_operations(self) -> dict[str, int]:
-        """Messages that could be decrypted (ok) and that could not (failed), where it counts."""
+        """Messages that were decrypted (ok) and were not (failed), if the engine counts them."""
         done, failed = self.counters.messages["in"], self.counters.errors["crypto"]
         return {"ok": done, "failed": failed} if self.counts_messages else {}
 
     def wall(self, moment: float) -> float:
-        """A moment of the boot clock in Unix time."""
+        """Return a boot time as Unix time."""
         return self.at_wall + (moment - self.at)
 
     # Conclusions: its past, its pairing, and what an operator did to its worker with systemctl.
@@ -300,7 +300,7 @@ class Session:
 
     @property
     def is_paired_now(self) -> bool:
-        """True if its worker or its files say so, whatever its record says, or if neither tells."""
+        """True if worker or files say so, whatever the record says, or if neither tells."""
         if self.claim is not None:
             return self.claim.claim.paired or self.claim.claim.pairing_unknown
         whole = self.folder.files is SessionFiles.WHOLE
@@ -324,7 +324,7 @@ class Session:
 
     @property
     def waits_for_network(self) -> bool:
-        """True if its engine connects by itself, waits for an answer, or names the network."""
+        """True if the engine connects by itself, waits for an answer, or names the network."""
         if self.claim is None or not self.unit.runs:
             return False
         claim = self.claim.claim
@@ -353,7 +353,7 @@ class Session:
         return ran and not ours and self.unit.state is model.UnitState.INACTIVE
 
     def started_by_hand(self, our_run: str) -> bool:
-        """A new run that neither the agent nor systemd's Restart= began, and that is not wanted."""
+        """True if there is an unwanted run that neither the agent nor systemd's Restart= began."""
         unit, record = self.unit, self.record
         if not unit.runs or unit.restarts or unit.run in ("", record.seen_run, our_run):
             return False
@@ -383,7 +383,7 @@ WAITS_TURN = "waits_turn"
 AWAY = frozenset({BACKEND_DOWN, BACKEND_UNCHECKED, "backend_missing"})
 """Wait reasons that leave the session's own state unknown."""
 LONG_AWAY = AWAY - {BACKEND_UNCHECKED}
-"""Those of AWAY that may last for any time: a person's order does not outlive them."""
+"""Reasons of AWAY that may last for any time: a person's order does not outlive them."""
 
 WAIT_SENTENCES = {
     BACKEND_DOWN: "its backend is down",
@@ -410,17 +410,17 @@ class BackendView:
     name: str
     engine: str
     url: str
-    """Without a password."""
+    """The server's address, without a password."""
     claim: ServerClaim
     sentence: str = ""
     warning: str = ""
-    """While it is up: what its logs leave unclear, or why they cannot be read."""
+    """While the backend is up: what its logs leave unclear, or why they cannot be read."""
     since_wall: float = 0.0
-    """Since when it is up, or is not."""
+    """Unix time since which the backend is up, or is not."""
     checked_wall: float | None = None
-    """When it was last checked; None: not yet."""
+    """Unix time of the last check; None: not yet."""
     held: int = 0
-    """Instances on it."""
+    """Number of instances on the backend."""
     connected: int = 0
     breaker: str = "closed"
     """closed, open or half_open."""
@@ -435,7 +435,7 @@ def wall_text(wall: float | None) -> str | None:
 
 
 def local_text(wall: float | None) -> str | None:
-    """As the log has a time: in this machine's zone; None if it is none."""
+    """Return a time as the log has it, in this machine's zone; None if it is none."""
     return datetime.fromtimestamp(wall).strftime("%Y-%m-%d %H:%M:%S") if wall else None
 
 

@@ -15,18 +15,18 @@ T = TypeVar("T")
 
 class Setting(NamedTuple):
     meaning: str
-    """One line for people, with the unit where there is one."""
+    """One line for people, with the unit if there is one."""
     low: float | None = None
     high: float | None = None
     choices: tuple[str, ...] = ()
     restart: bool = False
-    """True when only a restart of the agent applies a new value."""
+    """True if only a restart of the agent applies a new value."""
     secret: bool = False
-    """True for a value that no listing and no error may show."""
+    """True if no listing and no error may show the value."""
     credentials: bool = False
-    """True for a URL that may carry a password."""
+    """True if the URL may carry a password."""
     check: Callable[[Any], str] | None = None
-    """The fault of a value that has the right type; "" = it can be used."""
+    """Returns the fault of a value that has the right type; "" = it can be used."""
 
 
 HIDDEN = "***"
@@ -38,18 +38,18 @@ Fault = tuple[tuple[str, ...], str]
 
 
 def setting(default: T, meaning: str, **mark: Any) -> T:
-    """A field with a default and its mark (`mark`: of Setting); mypy sees the default's type."""
+    """Make a field with a default and a mark (`mark`: of Setting); mypy sees the default's type."""
     shown = not (mark.get("secret") or mark.get("credentials"))
     return field(default=default, repr=shown, metadata={"setting": Setting(meaning, **mark)})
 
 
 def settings_of(policy: Any) -> list[tuple[Field[Any], Setting]]:
-    """The marked fields of a dataclass (or of one of its values), in their order."""
+    """Return the marked fields of a dataclass (or of one of its values), in their order."""
     return [(own, own.metadata["setting"]) for own in fields(policy) if "setting" in own.metadata]
 
 
 def read_value(value: Any, default: Any, mark: Setting) -> Any:
-    """The value in the type of its default; ValueError names the fault. bool is not a number."""
+    """Return the value in the default's type; ValueError names the fault. bool is no number."""
     shown = f"{value!r:.80}" if not (mark.secret or mark.credentials) else HIDDEN
     if default is None or isinstance(default, bool):
         good, wanted = isinstance(value, bool), "true or false"
@@ -82,7 +82,7 @@ def _fault(value: Any, mark: Setting) -> str:
 
 
 def name_fault(text: str) -> str:
-    """The fault of the name of a row, such as of a [[backend]]; "" = none."""
+    """Return the fault of the name of a row, such as of a [[backend]]; "" = none."""
     words = "1 to 48 of a-z, 0-9, - and _, beginning with a letter or digit"
     return "" if re.fullmatch(ID_PATTERN, text) else f"it must be {words}, not {text!r:.80}"
 
@@ -103,12 +103,12 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 
 def choice_fault(word: object, known: Collection[str]) -> str:
-    """The fault of a word that is none of the known ones, with the nearest of them."""
+    """Return the fault of a word that is none of the known ones, with the nearest of them."""
     fault = f"it must be one of {', '.join(known)}, not {word!r:.80}"
     near = nearest(str(word), known)
     return f"{fault}; {near}" if near else fault
 
 
 def is_whole(value: Any) -> bool:
-    """64 bits, as TOML promises: a longer number breaks SQLite and JSON readers."""
+    """True if the value is a whole number of 64 bits: a longer one breaks SQLite and JSON."""
     return type(value) is int and -(1 << 63) <= value < 1 << 63

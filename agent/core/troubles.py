@@ -51,20 +51,20 @@ class Row:
     name: str
     condition: Condition
     sentence: str
-    """For people; {who} stands for the name of the session, the backend or the group."""
+    """Sentence for people; {who} stands for the name of session, backend or group."""
     advice: str
     severity: Severity = Severity.WARNING
     of: Of = Of.SESSION
     wait: float = 0.0
-    """Seconds for which it must hold before it begins."""
+    """Seconds for which the condition must hold before the trouble begins."""
     hold: float = 0.0
-    """Seconds for which it may not hold and goes on all the same."""
+    """Seconds for which the condition may not hold and the trouble goes on all the same."""
     window: float = 0.0
-    """Seconds that its condition looks back at."""
+    """Seconds that the condition looks back at."""
     covers: tuple[str, ...] = ()
-    """These are not told while this one goes on, and wait their time again after it."""
+    """Troubles that do not begin while this one goes on, and wait their time again after it."""
     of_incident: bool = False
-    """The incident of a session speaks for it."""
+    """True if an incident of the session speaks for this trouble."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,15 +79,15 @@ Counted = Mapping[str, float]
 
 
 class Windows:
-    """How much counters rose lately."""
+    """Remembers how much counters rose lately."""
 
     def __init__(self) -> None:
         self._last: Mapping[str, Counted] = {}
         self._rose: dict[tuple[str, str], list[tuple[float, float]]] = {}
-        """The values of counters that changed, with the time of the look that found each."""
+        """Counter → its values as they changed, with the time of the look that found each."""
 
     def note(self, counted: Mapping[str, Counted], now: float) -> None:
-        """By whose they are; what is not named any more is forgotten."""
+        """Note counters by owner; one that is not named any more is forgotten."""
         before, self._last = self._last, counted
         self._rose = {key: past for key, past in self._rose.items() if key[0] in counted}
         for who, values in counted.items():
@@ -115,7 +115,7 @@ class Sight:
     now: float
     wall: float
     sessions: Mapping[str, Session] = field(default_factory=dict)
-    """Those that should run."""
+    """Sessions that should run."""
     backends: Mapping[str, BackendView] = field(default_factory=dict)
     groups: Mapping[str, str] = field(default_factory=dict)
     """The groups with an incident, each with the code of what its members fail with."""
@@ -132,7 +132,7 @@ class Sight:
     database_lost: str = ""
     """Sentence on what befell the agent's database, or why it is not written; "" = nothing."""
     outbox_lost: str = ""
-    """Sentence on a loss of the outbox before it was opened, or why it cannot be; "" = none."""
+    """Sentence on a loss of the outbox, or on why it cannot be opened; "" = none."""
     fleet: str = ""
     """A machine of this one's fleet that is not as it should be, and why; "" = none."""
 
@@ -140,12 +140,12 @@ class Sight:
         return self.windows.rise(who, name, seconds, self.now)
 
     def judged(self, of: Of) -> Mapping[str, Any]:
-        """The sessions, backends, groups or the machine that rows of this kind judge, by name."""
+        """Return the sessions, backends, groups or the machine that such rows judge, by name."""
         named: dict[Of, Mapping[str, Any]] = {Of.SESSION: self.sessions, Of.BACKEND: self.backends}
         return {**named, Of.GROUP: self.groups, Of.MACHINE: {"": None}}[of]
 
     def away(self) -> set[str]:
-        """Sessions that no row speaks of, for their server is down."""
+        """Return sessions that no row speaks of, since their server is down."""
         down = {name for name, backend in self.backends.items() if not backend.claim.up}
         return {who for who, view in self.sessions.items() if view.instance.backend in down}
 
@@ -159,9 +159,9 @@ class Trouble:
     row: Row
     who: str
     since: float
-    """When its condition began to hold (boot clock)."""
+    """Boot time at which the condition began to hold."""
     last: float
-    """When it was last seen to hold."""
+    """Boot time at which the condition was last seen to hold."""
     value: str = ""
     begun_wall: float | None = None
     """Unix time of `since`; None: its time to wait is not over."""
@@ -177,7 +177,7 @@ class Trouble:
 
 
 Look = tuple[Mapping[Key, Trouble], list[Trouble], list[Trouble]]
-"""Those that are present, those that begin, and those that are over."""
+"""Troubles that are present, that begin, and that are over."""
 
 
 def look(table: Iterable[Row], before: Mapping[Key, Trouble], sight: Sight) -> Look:
@@ -232,15 +232,15 @@ FAILED_SENDS = 5
 OLD = 15 * MINUTE
 DISK_LOW, DISK_FULL, OPEN_FILES = 0.10, 0.02, 0.80
 _ENDED = tuple(code for code, reason in REASONS.items() if reason.final)
-"""WhatsApp ended the pairing or the account."""
+"""Codes by which WhatsApp ended the pairing or the account."""
 _KEYS_FAILED = (RecoveryKind.REGENERATE_KEYS.value, "failed")
 _FOR_A_PERSON = (PASSKEY_REQUIRED, PASSKEY_SUSPECTED, "session_missing")
-"""No try is planned that can succeed before a person acts."""
+"""Codes with which no try can succeed before a person acts."""
 _NOT_WELL = ("silent_inbound", "memory_leak")
 
 
 def counted_of(view: Session) -> dict[str, float]:
-    """The counters of a session that conditions look back at."""
+    """Return the counters of a session that conditions look back at."""
     errors, keys, words = view.counters.errors, view.crypto_operations, view.counters.by_word
     return {
         # An outage of its server is not its own.
@@ -257,7 +257,7 @@ def counted_of(view: Session) -> dict[str, float]:
 
 
 def _because(code: str, sentence: str = "") -> str:
-    """In plain words: the title of a reason, or the sentence of what has another code."""
+    """Return plain words: the title of a reason, or the sentence of another code."""
     said = REASONS[code].title if code in REASONS else sentence or code
     return f": {said}" if said else ""
 
@@ -424,7 +424,7 @@ TABLE = (
         "`wa-agent why {who}` names the finding and the steps tried. `wa-agent restore {who} NAME`"
         " brings back a copy that `wa-agent snapshots {who}` lists; a server has its own.",
         wait=10 * MINUTE,
-        # Its repair reconnects it, and it is well until the next errors come.
+        # The repair reconnects the session, which is well until the next errors come.
         hold=5 * MINUTE,
         covers=("down",),
     ),

@@ -46,7 +46,7 @@ class SessionFiles(StrEnum):
     WHOLE = "whole"
     DAMAGED = "damaged"
     UNREADABLE = "unreadable"
-    """It cannot be read, for rights or for the disk."""
+    """The session folder cannot be read, for rights or for the disk."""
 
 
 ADOPTED = "adopted"
@@ -60,7 +60,7 @@ FOLDER_UNUSABLE, LEASE_OVER, MISCONFIGURED = FolderUnusable.exit_status, 77, Con
 """The exit statuses of a worker whose folder or identity file is away or unreadable; whose lease
 ended; whose settings are wrong. A restart by its host alone changes none of them."""
 HELD = 75
-"""That of a worker whose session another one holds."""
+"""Exit status of a worker whose session another one holds."""
 LEAST_MEMORY, MOST_MEMORY = 32 << 20, 1 << 48
 """Bytes: with less than the first no worker starts; 0 is no limit."""
 BEHIND = 1.25
@@ -80,7 +80,7 @@ SAME_DEVICE = "same_device"
 OTHER_ACCOUNT = "other_account"
 """The reason code of a session on a backend that is another account's by now."""
 NOT_TOLD = "not_told"
-"""The reason code of one whose program runs and tells nothing of its session."""
+"""The reason code of a session whose program runs and tells nothing of it."""
 UNPAIRING = frozenset({"logout", "banned", "remote_missing", "renewal_unfinished"})
 """The reason codes after which WhatsApp no longer knows the pairing (Reason.unpairs)."""
 
@@ -99,15 +99,15 @@ class Claim:
     proof_age: float | None = field(default=None, compare=False)
     """Seconds since WhatsApp last proved this status (a frame, an answered query)."""
     still_for: float = field(default=0.0, compare=False)
-    """Seconds since its status, phase or progress last moved on, by the worker's clock."""
+    """Seconds since status, phase or progress last moved on, by the worker's clock."""
     paired: bool = False
     account: str = ""
     until_wall: float | None = None
-    """When a temporary refusal ends, where WhatsApp said so."""
+    """Unix time of the end of a temporary refusal, if WhatsApp named it."""
     raw: str = ""
     """The engine's own word, for people."""
     version: str = field(default="", compare=False)
-    """The version of WhatsApp Web, or of the client, where the engine knows it."""
+    """The version of WhatsApp Web, or of the client, if the engine knows it."""
     guess: str = ""
     """A reason's code that the engine takes for the cause without a word for it from WhatsApp or
     the server: people see it, no decision is made from it."""
@@ -115,13 +115,13 @@ class Claim:
     """Steps of a repair that the engine knows to change nothing in this state: reconnect,
     restart."""
     pairing_unknown: bool = False
-    """The engine cannot tell yet whether it is paired: no step may end what may be a pairing."""
+    """True if the engine cannot tell yet whether the session is paired: no step may end that."""
     made_elsewhere: bool = False
-    """Others made it on its server, and not this agent."""
+    """True if others made the session on its server, and not this agent."""
 
     @property
     def down(self) -> bool:
-        """True if its engine is not connected and does not try."""
+        """True if the engine is not connected and does not try."""
         return self.status in (ConnectionStatus.DISCONNECTED, ConnectionStatus.AUTH_FAILURE)
 
 
@@ -134,13 +134,13 @@ class ServerClaim(NamedTuple):
     licence_missing, not_found (another program answers), failing (it answers 4xx or 5xx). While it
     is up: list_failed, for only its list does not come."""
     sentence: str = ""
-    """For people; without keys."""
+    """Sentence for people; without keys."""
     version: str = ""
     """The server's own version, where it reports one."""
     seconds: float = 0.0
-    """How long its last answer took."""
+    """Seconds of the server's last answer."""
     sessions: int | None = None
-    """How many sessions it has; None = it was not asked."""
+    """Number of the server's sessions; None = it was not asked."""
 
 
 UNMEASURED = "unmeasured"
@@ -151,11 +151,11 @@ NO_PROOF = "no_proof"
 
 class RemoteSession(NamedTuple):
     name: str
-    """The server's name of it, or its number as text."""
+    """The server's name of the session, or its number as text."""
     status: str = ""
-    """The server's own word."""
+    """The server's own word for the session's status."""
     account: str = ""
-    """The phone number or JID it is paired with; "" = none that the list has."""
+    """Phone number or JID that the session is paired with; "" = none that the list has."""
     title: str = ""
     """The name for people on the server, where `name` is a number; "" = there is none."""
 
@@ -167,11 +167,11 @@ class Address(NamedTuple):
     """http:// or https:// with a host; file:// is a stand-in for a network (the sandbox's): it
     is away until the moment, in Unix seconds, that the file holds."""
     proxy: str = ""
-    """scheme://host:port on the way to it; "" = none."""
+    """scheme://host:port on the way to the server; "" = none."""
 
     @property
     def name(self) -> str:
-        """For people: host and port, and the proxy."""
+        """Host and port, and the proxy, for people."""
         host = self.url.partition("://")[2].partition("/")[0]
         if self.url.startswith("file:"):
             return "the sandbox's network"
@@ -185,7 +185,7 @@ KEPT = "kept"
 
 @dataclass(frozen=True, slots=True)
 class Happening:
-    """Something countable that happened in the session; never with a message's text."""
+    """Something countable that happened in a session; never with a message's text."""
 
     kind: str
     """message, read_later, ack, crypto_error, key_regeneration, error"""

@@ -13,7 +13,7 @@ from agent.core.recovery.pairing import PUT_BACK, Case, RecoveryPolicy, is_calm,
 from agent.core.recovery.repair import Ending, Goal, Proof, RecoveryKind, Repair, Stage, Trouble
 
 DESTRUCTIVE = frozenset({RecoveryKind.RESTORE, RecoveryKind.LOGOUT_RESTART, RecoveryKind.CLEANUP})
-"""Never without a backup of the same repair, made first and confirmed to be readable."""
+"""Steps that need a backup of the same repair, made first and confirmed to be readable."""
 ENDING_STEPS = frozenset({RecoveryKind.LOGOUT_RESTART, RecoveryKind.CLEANUP})
 
 _ALL = (
@@ -29,15 +29,15 @@ LADDERS: dict[Trouble, tuple[RecoveryKind, ...]] = {
     Trouble.KEYS: (RecoveryKind.REGENERATE_KEYS, *_ALL),
     # A worker refuses damaged files; starting it again and again proves nothing.
     Trouble.FILES: (RecoveryKind.RESTORE, RecoveryKind.CLEANUP),
-    # Its old pairing may still be there: the agent never ends it by itself, and tries it again only
-    # over a whole store.
+    # The old pairing of such a session may still be there: the agent never ends it by itself, and
+    # tries it again only over a whole store.
     Trouble.SUSPECT: (RecoveryKind.RESTART, RecoveryKind.RESTORE),
 }
 """From mild to harsh. Steps that end a pairing stand after all that keep it."""
 
 
 def next_step(case: Case, repair: Repair) -> RecoveryKind | None:
-    """The step to try now: the same again while it has tries left, else the next allowed one."""
+    """Return the step to try: the same again while it has tries left, else the next allowed one."""
     ladder = LADDERS[repair.trouble]
     if repair.goal is Goal.CLEANUP:
         ladder = (RecoveryKind.CLEANUP,)
@@ -114,7 +114,7 @@ def _may_unpair(case: Case, repair: Repair) -> bool:
 
 
 def _makes_sense(case: Case, repair: Repair) -> bool:
-    """Without a pairing to lose a new one costs nothing, and it must still be of use now."""
+    """True if a new pairing still makes sense: a person asked, or the session is unwell."""
     if repair.goal in (Goal.WORKING_QR, Goal.CLEANUP) or repair.unpaired:
         return True
     if repair.step in ENDING_STEPS and case.session.last_reason.scan_again:
@@ -149,7 +149,7 @@ _TROUBLE_OF = {
 }
 _MILD_REASONS = frozenset({"proof_old", "not_proved", "crypto_peer", "silent_inbound"})
 _NEXT_IS_NEW = (Ending.RECOVERED, Ending.NO_STEP, Ending.CLEANED, Ending.NOT_WANTED)
-"""After these endings a new trouble is a new repair, at once."""
+"""Endings after which a new trouble is a new repair, at once."""
 
 
 def needs_repair(verdict: HealthVerdict) -> bool:
@@ -202,7 +202,7 @@ def begin_repair(verdict: HealthVerdict, goal: Goal, now_wall: float) -> Repair:
     return Repair(trouble_of(verdict.reason), verdict.reason, goal, now_wall, stage_wall=now_wall)
 
 
-# Its next act, from pass to pass.
+# The next act of a repair, from pass to pass
 
 
 def find_ending(case: Case, repair: Repair) -> Ending | None:
@@ -270,7 +270,7 @@ def _settle_limit(case: Case, repair: Repair) -> float:
 
 
 MOST_ACTS = 100
-"""No real repair comes near; it ends one that an error in this code would never end."""
+"""Acts after which a repair ends: only one that an error in this code keeps alive has more."""
 
 NO_EFFECT = "no_effect"
 """The code of a step that its server answered and that changed nothing."""
@@ -286,17 +286,17 @@ _HELD = 60.0
 class Decision:
     kind: RecoveryKind
     reason: str
-    """One sentence."""
+    """The decision's reason, as one sentence."""
     not_before_wall: float = 0.0
-    """For WAIT: when to ask again at the latest."""
+    """For WAIT: Unix time at which to ask again at the latest."""
     proof: Proof | None = None
     """Why the pairing may end; None = the step keeps it."""
     idle: bool = False
-    """The round has no step left to try."""
+    """True if the round has no step left to try."""
 
 
 def step_repair(case: Case, repair: Repair) -> tuple[Repair, Decision]:
-    """The repair, which is not over, as it stands now, and the one thing to do."""
+    """Return the repair, which is not over, as it stands now, and the one thing to do."""
     if case.session.wait.reason in session.LONG_AWAY:
         repair = repair.lapse()
     if repair.resumed and repair.consent and not (repair.cleaned or repair.unpaired):
@@ -386,7 +386,7 @@ def _next_act(case: Case, repair: Repair) -> tuple[Repair, Decision]:
         until = now_wall + case.policy.start_limit
         return waiting, Decision(RecoveryKind.WAIT, "until its worker runs", until)
     if repair.trouble is Trouble.SUSPECT and case.session.unit.runs:
-        # Its files can only be checked while no worker runs; plan_actions stops it first.
+        # The files can be checked only while no worker runs; plan_actions stops the worker first.
         sentence = "until its worker has stopped and its files are checked"
         return repair, Decision(RecoveryKind.WAIT, sentence, now_wall + _HELD)
     if step is None:

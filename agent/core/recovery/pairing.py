@@ -11,7 +11,7 @@ from agent.core.session import Session
 from agent.core.setting import setting
 
 WHATSAPP_AWAY = "whatsapp_away"
-"""The stable code of an answer: WhatsApp is not reached, so no step of a repair can help."""
+"""The code of an answer: WhatsApp is not reached, so no step of a repair can help."""
 PAIRING_KEPT = "pairing_kept"
 CONFIRM_PASSKEY = "confirm_passkey"
 """A refusal's code, and the field that answers it."""
@@ -80,26 +80,27 @@ class Case:
     policy: RecoveryPolicy
     now_wall: float
     well: bool = True
-    """Backend and network are well, and the engine is in no incident."""
+    """True if backend and network are well, and the engine is in no incident."""
     odd_one_out: bool = True
     """No other instance of its engine fails alike, nor of those with its proxy
     (gate.Incidents.odd_one_out)."""
     another_connected: bool = True
-    """Another instance of its engine is connected: on its backend, and by its proxy or none."""
+    """True if another instance of the engine is connected: on the same backend, and by the same
+    proxy or none."""
     canary: bool = False
-    """In an incident it is the canary: it tries for the others, gently as ever."""
+    """True if the session is the canary of an incident: it tries for the others, gently as ever."""
     can_log_out: bool = False
-    """The engine supports logging out and starting again (remote ones)."""
+    """True if the engine can log out and start again (remote ones)."""
     good_snapshot: bool = False
     copied: bool = False
-    """Another machine of its fleet has a copy of its newest files."""
+    """True if another machine of the fleet has a copy of the session's newest files."""
     may_roll_back: bool = False
-    """The engine's session survives going back in time (a browser profile, not key files)."""
+    """True if a session survives going back in time (a browser profile, not key files)."""
     peers: tuple[str, ...] = ()
     finds_records: bool = False
-    """The engine can find a session's damaged records by reading them, where no peer is named."""
+    """True if the engine finds damaged records by reading them, where no peer is named."""
     reads: bool = False
-    """It read messages since its keys began to fail, or its engine does not tell."""
+    """True if the session read messages since its keys began to fail, or the engine tells none."""
 
 
 def may_end_pairing(session: Session, consent: Consent, found: Proof | Kept) -> Proof | Kept:
@@ -120,7 +121,7 @@ def may_end_pairing(session: Session, consent: Consent, found: Proof | Kept) -> 
 
 
 def may_repair_end_it(case: Case, repair: Repair) -> Proof | Kept:
-    """A proof if a step of this repair may end the pairing now."""
+    """Return a proof if a step of this repair may end the pairing now."""
     answer = may_end_pairing(case.session, repair.consent, _kept_or_proved(case, repair))
     record, claim = case.session.record, case.session.claim
     unknown = claim is not None and claim.claim.pairing_unknown and not record.paired
@@ -133,7 +134,7 @@ PUT_BACK = Proof(Ground.SAME_PAIRING)
 
 
 def may_person_end_it(session: Session, consent: Consent) -> Proof | Kept:
-    """A proof if an order may end the pairing: with a person's word only."""
+    """Return a proof if an order may end the pairing: with a person's word only."""
     unconfirmed = Kept(WOULD_UNPAIR, "it would end a pairing", "Confirm it")
     return may_end_pairing(session, consent, unconfirmed)
 
@@ -182,7 +183,7 @@ def _kept_or_proved(case: Case, repair: Repair) -> Proof | Kept:
 
 
 def _files_elsewhere(case: Case) -> Kept | None:
-    """The pairing is whole in another place: a person takes it from there, or the fleet does."""
+    """Keep a pairing that is whole in another place: a person or the fleet takes it from there."""
     if case.copied:
         return _kept(case, "another machine has a copy of it")
     if case.good_snapshot and not case.may_roll_back:
@@ -196,7 +197,7 @@ def _files_elsewhere(case: Case) -> Kept | None:
 
 
 def _in_its_time(case: Case, repair: Repair) -> Proof | Kept:
-    """An outage must never unpair a session: each round of the agent's own was a calm one."""
+    """Return a proof once each round of the agent's own was calm: an outage unpairs no session."""
     damaged = repair.trouble is Trouble.FILES
     proof = Proof(Ground.DAMAGED_FILES if damaged else Ground.FAILS_ALONE)
     # Where they cannot be read and no copy of them exists, no later round has more to try.

@@ -7,7 +7,7 @@ from typing import Any
 
 from agent.core.words import SessionFiles
 
-# What lets an act end a pairing, and what a person confirmed. recovery/pairing.py decides.
+# Grounds to end a pairing, and consents of a person. recovery/pairing.py decides by them.
 
 
 class Consent(StrEnum):
@@ -17,7 +17,7 @@ class Consent(StrEnum):
     PAIRING = "pairing"
     """The pairing may end."""
     PASSKEY = "passkey"
-    """It may end though its account needs a passkey to link again."""
+    """The pairing may end though the account needs a passkey to link again."""
 
 
 class Ground(StrEnum):
@@ -33,19 +33,19 @@ class Ground(StrEnum):
     DAMAGED_FILES = "damaged_files"
     """The files cannot be read, and no copy of them can be put back."""
     LOST_STORE = "lost_store"
-    """It came up unpaired, and no try over a whole store brought it back."""
+    """The session came up unpaired, and no try over a whole store brought it back."""
     SAME_PAIRING = "same_pairing"
     """A good copy of this very pairing takes the place of its files."""
 
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """Only recovery/pairing.py makes one."""
+    """A proof that a pairing may end; only recovery/pairing.py makes one."""
 
     ground: Ground
 
     def stands(self, files: SessionFiles) -> bool:
-        """True if it still holds for `files`, which are looked at once the worker has stopped."""
+        """True if the proof still holds for `files`, found once the worker has stopped."""
         unproved = files in (SessionFiles.WHOLE, SessionFiles.UNREADABLE)
         return self.ground is not Ground.DAMAGED_FILES or not unproved
 
@@ -72,13 +72,13 @@ class Goal(StrEnum):
     """Why a repair runs, from the least to the most that it may do."""
 
     HEAL = "heal"
-    """By the agent itself: several rounds, a live pairing given up last if at all."""
+    """The agent's own repair: several rounds, a live pairing given up last if at all."""
     RECOVER = "recover"
-    """Asked for: one round of what keeps the pairing."""
+    """A request: one round of the steps that keep the pairing."""
     WORKING_QR = "working_qr"
-    """Asked for: one round, down to a new pairing."""
+    """A request: one round, down to a new pairing."""
     CLEANUP = "cleanup"
-    """Asked for: a clean-up at once."""
+    """A request: a clean-up at once."""
 
 
 class Trouble(StrEnum):
@@ -118,7 +118,7 @@ class Ending(StrEnum):
     NOT_YET = ""
     RECOVERED = "recovered"
     NO_STEP = "no_step"
-    """Over before a step was tried: it got well by itself, or nothing that is wrong has a cure."""
+    """No step was tried: the session got well by itself, or nothing that is wrong has a cure."""
     CLEANED = "cleaned"
     NEEDS_PERSON = "needs_person"
     GAVE_UP = "gave_up"
@@ -131,39 +131,39 @@ class Repair:
 
     trouble: Trouble
     reason: str
-    """The verdict's reason that began it."""
+    """Reason of the verdict that began the repair."""
     goal: Goal
     started_wall: float
     consent: Consent = Consent.NONE
-    """The word of the person who asked for it."""
+    """The word of the person who asked for the repair."""
     step: RecoveryKind = RecoveryKind.NONE
     tries: int = 0
     """Tries of `step` so far, the one under way included."""
     done: bool = False
-    """The last try of `step` was carried out, with or without an effect."""
+    """True if the last try of `step` was carried out, with or without an effect."""
     round: int = 1
     calm: bool = True
-    """All through this round the cause could only be its own (pairing.is_calm)."""
+    """True if all through this round the cause could only be the session's own (is_calm)."""
     stage: Stage = Stage.DUE
     not_before_wall: float = 0.0
     stage_wall: float = 0.0
-    """When the present stage began."""
+    """Unix time at which the present stage began."""
     backup: str = ""
-    """The name of the confirmed backup of before this round's first destructive step."""
+    """Name of the confirmed backup of before this round's first destructive step."""
     backup_tries: int = 0
     cleaned: bool = False
     unpaired: bool = False
-    """A step of this repair ended the pairing: the repair goes on until a code is shown."""
+    """True if a step of this repair ended the pairing: it goes on until a code is shown."""
     nothing_tried: bool = False
-    """The last round had no step to try: one that comes up since waits for no pause."""
+    """True if the last round had no step to try: one that comes up since waits for no pause."""
     regenerated: bool = False
-    """New keys were tried in this round."""
+    """True if new keys were tried in this round."""
     acts: int = 0
     resumed: int = 0
     ending: Ending = Ending.NOT_YET
     ended_wall: float = 0.0
     outlived: bool = False
-    """It ended waiting for a person, and has been well since."""
+    """True if the repair ended waiting for a person, and the session has been well since."""
 
     @property
     def over(self) -> bool:
@@ -193,7 +193,7 @@ class Repair:
     # Each of these gives the repair as it is then.
 
     def join(self, goal: Goal, consent: Consent = Consent.NONE) -> "Repair":
-        """A second request joins the repair; it may widen what the repair may do."""
+        """Let a second request join the repair; it may widen what the repair may do."""
         wider = max(self.goal, goal, key=list(Goal).index)
         if not self.cleaned:  # else the earlier word was for what is cleaned up by now
             consent = max(self.consent, consent, key=list(Consent).index)
@@ -203,7 +203,7 @@ class Repair:
         return replace(self, goal=wider, consent=consent, resumed=0, not_before_wall=due_wall)
 
     def lapse(self) -> "Repair":
-        """A person's order holds for now only: later the agent goes on as by itself."""
+        """Drop a person's order, which holds for now only: later the agent goes on as by itself."""
         return replace(self, goal=Goal.HEAL, consent=Consent.NONE)
 
     def hurry(self, *, paired: bool) -> "Repair":
@@ -231,12 +231,12 @@ class Repair:
         return replace(due, resumed=self.resumed + 1)
 
     def outlive(self, *, healthy: bool) -> "Repair":
-        """It was well since the repair ended for a person: a later failure is a new one."""
+        """Note a healthy session after a repair that needed a person: a later failure is new."""
         ended = self.ending is Ending.NEEDS_PERSON
         return replace(self, outlived=self.outlived or (ended and healthy))
 
     def from_the_top(self, **changes: Any) -> "Repair":
-        """The next step is the mildest again."""
+        """Let the next step be the mildest again."""
         return replace(self, step=RecoveryKind.NONE, tries=0, done=False, **changes)
 
     def delay(self, now_wall: float, wait: float) -> "Repair":
