@@ -54,13 +54,13 @@ class Signals:
         loop.add_signal_handler(signal.SIGHUP, self.reload.set)
 
     def ignore(self) -> None:
-        """Nothing is left to stop: an impatient signal must not spoil the exit status."""
+        """Ignore signals: nothing is left to stop, and one must not spoil the exit status."""
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             asyncio.get_running_loop().remove_signal_handler(number)
             signal.signal(number, signal.SIG_IGN)
 
     def _stop(self, number: signal.Signals) -> None:
-        """A second one changes nothing: each step of the stop is bounded in time."""
+        """Ask for the stop. A second signal changes nothing: each step is bounded in time."""
         log.info("%s: stopping in order", number.name)
         self.stop.set()
 
@@ -86,11 +86,11 @@ async def keep_up(
 
 
 THREADS = min(32, (os.cpu_count() or 1) + 4)
-"""As many as Python would start, one by one."""
+"""Number of threads, as many as Python would start one by one."""
 
 
 async def start_threads() -> None:
-    """Later a limit of tasks may allow no thread, and a pass that needs one would fail."""
+    """Start all threads now: later a limit of tasks may allow none, and passes would fail."""
     threads = ThreadPoolExecutor(THREADS, thread_name_prefix="disk")
     asyncio.get_running_loop().set_default_executor(threads)
     all_started = threading.Barrier(THREADS)
@@ -173,7 +173,7 @@ class Daemon:
             raise
 
     async def _run_on(self, store: Store, host: life.Host) -> int:
-        """The composition, and the life of what it made."""
+        """Build the parts, and run them to their end."""
         supervisor = assemble.Supervisor(
             self._config,
             store,
@@ -305,7 +305,7 @@ class Daemon:
             log.info("settings read again")
 
     def _places(self) -> dict[str, str]:
-        """The paths of this agent's own state, for doctor and the API."""
+        """Return the paths of this agent's own state, for doctor and the API."""
         config = self._config
         paths = {
             "state": config.agent.state_path,
@@ -370,7 +370,7 @@ async def stop_in_order(
 async def close_sessions(
     supervisor: assemble.Supervisor, save_records: Callable[[], Awaitable[None]]
 ) -> None:
-    """Prepare, save, close. The sessions of backends go on."""
+    """Prepare, save and close the sessions. Those of backends go on."""
     times, all_facts = supervisor.settings.config.stop, supervisor.registry.facts.values()
     linked = [facts for facts in all_facts if facts.link and not facts.instance.backend]
     besides = {facts.id for facts in all_facts if facts.instance.backend}

@@ -26,14 +26,15 @@ MARK = "state-mark.json"
 FACT = "state_mark"
 DATABASE = "agent.db"
 USED = Path("/etc/wa-agent/state-used")
-"""wa-agent.service lets root write it at each start; no agent can, and no mount hides it."""
+"""The mark that root writes at each start of wa-agent.service: no agent can write it, and no
+mount hides it."""
 
 
 @dataclass(frozen=True, slots=True)
 class StateMark:
     id: str
     generation: int
-    """Grows with each start and each orderly stop."""
+    """Number that grows with each start and each orderly stop."""
 
 
 def state_is_missing(state: Path, sessions: Path) -> bool:
@@ -51,7 +52,7 @@ def used_mark(environment: Mapping[str, str], *, installed: bool) -> Path | None
 
 
 def refuse_missing_state(state: Path, used: Path | None) -> None:
-    """TryLater when an earlier agent's state should be here and is not. Writes nothing."""
+    """Raise TryLater if an earlier agent's state should be here and is not. Writes nothing."""
     if used is not None:
         why = f"cannot start on {state}: it is empty, but {used} says that an agent used a state"
         why = f"{why} here before. Mount or put back the state folder. To begin with an empty state"
@@ -61,7 +62,7 @@ def refuse_missing_state(state: Path, used: Path | None) -> None:
 def refuse_foreign_state(
     state: Path, known: Collection[InstanceId], running: Collection[InstanceId]
 ) -> None:
-    """TryLater when the workers that run belong to another state folder than this one."""
+    """Raise TryLater if the workers that run belong to another state folder than this one."""
     strangers = sorted(set(running) - set(known))
     if strangers and not set(running) & set(known):
         raise TryLater(
@@ -113,7 +114,7 @@ async def go_on(store: Store, state: Path, mark: StateMark) -> str:
 
 
 async def note_stop(store: Store, state: Path) -> None:
-    """From now on a copy of the database from before this stop is older."""
+    """Note the stop: a copy of the database from before it is older from now on."""
     if (mark := read_mark(state)) is not None:
         await _write(store, state, replace(mark, generation=mark.generation + 1))
 
@@ -128,7 +129,7 @@ async def _write(store: Store, state: Path, mark: StateMark) -> None:
 
 
 def read_mark(folder: Path) -> StateMark | None:
-    """None where there is none, or a damaged one."""
+    """Read the mark; None: there is none, or a damaged one."""
     with unless_unusable(), open_root(folder) as opened:
         return _parse(opened.content(MARK).decode("utf-8", "replace"))
     return None

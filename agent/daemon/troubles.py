@@ -23,7 +23,7 @@ from agent.webhooks.part import Webhooks
 EVERY, IDLE = 10.0, 6
 """Seconds between two looks; while no row holds and all sessions are at rest, each sixth is one."""
 READY_WITHIN = 60.0
-"""So long the first look waits for what is restored; before, everything looks down."""
+"""Seconds that the first look waits for what is restored: before, everything looks down."""
 SETTLE = 60.0
 """Seconds that a trouble of the last agent goes on at least."""
 ROW, MOST_UNWRITTEN = "troubles", 1000
@@ -43,7 +43,7 @@ class Troubles:
     _told: dict[str, str] = field(init=False, default_factory=dict)
 
     def present(self) -> Collection[Trouble]:
-        """Those that have begun."""
+        """Return the troubles that have begun."""
         return [one for one in self._present.values() if one.begun_wall is not None]
 
     def families(self) -> Iterator[Family]:
