@@ -53,7 +53,7 @@ class Subscription:
         self._filled.set()
 
     async def get(self) -> JournalEntry | None:
-        """The next entry; None at the end. May be cancelled without loss."""
+        """Return the next entry; None at the end. May be cancelled without loss."""
         while not self._waiting:
             if self._over.is_set():
                 return None
@@ -106,7 +106,7 @@ class EventBus:
         return any(kind in subscription.wanted.kinds for subscription in self._subscriptions)
 
     def publish_passing(self, entry: JournalEntry) -> None:
-        """An event too frequent for the journal: its cursor is 0, it cannot be read again."""
+        """Publish an event too frequent for the journal: its cursor is 0, and it is read once."""
         for subscription in tuple(self._subscriptions):
             subscription.offer_passing(entry)
 
