@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 IN_CHAT = ("typing", "recording", "paused")
 PRESENCES = (*IN_CHAT, "available", "unavailable")
-"""Presences that a session can show; the first ones in one chat."""
+"""Presences that a session can show; those of IN_CHAT in one chat."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +37,9 @@ class Qr:
 
     text: str = field(repr=False)
     expires_in: float
-    """Seconds until WhatsApp replaces it."""
+    """Seconds until WhatsApp replaces the code."""
     number: int
-    """The how-manieth code of this login."""
+    """Number of the code in this login."""
 
 
 class ProbeAnswer(NamedTuple):
@@ -50,7 +50,7 @@ class ProbeAnswer(NamedTuple):
 
 
 class Keeper(Protocol):
-    """Who takes what arrives in a session: messages, reactions, calls, states of messages sent."""
+    """Keeps what arrives in a session: messages, reactions, calls, states of messages sent."""
 
     @property
     def keeps(self) -> bool:
@@ -62,7 +62,7 @@ class Keeper(Protocol):
 
 
 async def keep_usable(keeper: Keeper, records: Sequence[Mapping[str, Any]]) -> None:
-    """A record that can never be kept is left out: it would hold up all others."""
+    """Keep records, but leave out one that can never be kept: it would hold up all others."""
     try:
         await keeper.keep(records)
     except EngineError as error:
@@ -86,17 +86,17 @@ class KeepsNothing:
 
 
 class Reporter(Keeper, Protocol):
-    """How an engine reports by itself; each call returns at once, but for `keep`."""
+    """An engine reports by these; each call returns at once, but for `keep`."""
 
     def claim(self, claim: Claim) -> None: ...
 
     def happened(self, happening: Happening) -> None: ...
 
     def progress(self) -> None:
-        """A save made a step; its time limit starts again."""
+        """Note that a save made a step: its time limit starts again."""
 
     def crashed(self, error: BaseException) -> None:
-        """The engine's own background work ended with an unexpected error: the worker ends."""
+        """End the worker: background work of the engine ended with an unexpected error."""
 
 
 class Engine(Protocol):
@@ -111,7 +111,7 @@ class Engine(Protocol):
         """Ask the session; `EngineError` means: the engine lives, its session does not answer."""
 
     async def qr(self) -> Qr | None:
-        """The code to scan now; None when there is none or none is needed."""
+        """Return the code to scan now; None if there is none or none is needed."""
 
     async def send(self, message: Mapping[str, Any]) -> Mapping[str, Any]: ...
 
@@ -185,7 +185,7 @@ def wrong(words: str, key: str, fault: str) -> ConfigError:
 
 
 def server_fault(url: str, secure: str, plain: str) -> str:
-    """Why WhatsApp cannot be asked at this address: `plain` text leaves no machine."""
+    """Return why WhatsApp cannot be asked at this address: `plain` text leaves no machine."""
     if (parts := _split(url)) is not None and parts.hostname and "@" not in parts.netloc:
         safe = parts.scheme == secure or (parts.scheme == plain and parts.hostname in _LOOPBACK)
         if safe:
@@ -232,18 +232,18 @@ class Finding(NamedTuple):
     sentence: str
     cure: str
     serious: bool = True
-    """False: it works, only less well."""
+    """False if the engine works, only less well."""
 
 
 def cache_folder() -> Path:
-    """Where the machine keeps what can be fetched again; else beside the sessions."""
+    """Return the folder of what can be fetched again: the machine's, else beside the sessions."""
     if named := os.environ.get("WA_CACHE_PATH") or os.environ.get("CACHE_PATH"):
         return Path(named)
     return Path(os.environ.get("WA_SESSION_ROOT", ".state/sessions")).absolute().parent / "cache"
 
 
 def probe_limit() -> float:
-    """Seconds for one shallow question, so that the watchdog hears an answer, good or bad."""
+    """Return seconds for a shallow question, so that the watchdog hears an answer, good or bad."""
     try:
         watchdog = int(os.environ.get("WATCHDOG_USEC", "0")) / 1e6
     except ValueError:
@@ -252,21 +252,21 @@ def probe_limit() -> float:
 
 
 def in_path(name: str, path: str | None = None) -> str | None:
-    """As shutil.which(), whose module brings three compressors into every worker."""
+    """Find a program as shutil.which(), whose module brings three compressors into a worker."""
     path = "" if "/" in name else path or os.environ.get("PATH", os.defpath)
     found = (Path(folder) / name for folder in path.split(":"))
     return next((str(it) for it in found if os.access(it, os.X_OK) and it.is_file()), None)
 
 
 def inside(raw: Any, *keys: str) -> Any:
-    """The value below these keys; None where one of them is missing."""
+    """Return the value below these keys; None if one of them is missing."""
     for key in keys:
         raw = raw.get(key) if isinstance(raw, Mapping) else None
     return raw
 
 
 def object_of(raw: bytes | str | None) -> dict[str, Any]:
-    """The JSON object that it is; {} for anything else."""
+    """Return the JSON object in `raw`; {} for anything else."""
     try:
         found = json.loads(raw or b"")
     except (ValueError, RecursionError):
@@ -275,7 +275,7 @@ def object_of(raw: bytes | str | None) -> dict[str, Any]:
 
 
 def text(raw: Any, most: int = 200) -> str:
-    """The text; "" for any other value."""
+    """Return the text; "" for any other value."""
     return raw[:most] if isinstance(raw, str) else ""
 
 
@@ -284,7 +284,7 @@ def whole(raw: Any) -> int | None:
 
 
 def moment(raw: Any) -> float:
-    """Unix seconds of an ISO time; 0.0 for any other value."""
+    """Return the Unix time of an ISO time; 0.0 for any other value."""
     try:
         return datetime.fromisoformat(raw).timestamp() if isinstance(raw, str) else 0.0
     except (ValueError, OverflowError, OSError):
@@ -294,7 +294,7 @@ def moment(raw: Any) -> float:
 class FilesReport(NamedTuple):
     files: SessionFiles
     problem: str = ""
-    """For people: what is wrong, and where."""
+    """Words for people: what is wrong, and where."""
     identity_fault: str = ""
     """Why the identity file must be written again: it is missing, damaged or of another engine; ""
     = it need not be, or the folder cannot be written."""
@@ -307,7 +307,7 @@ class SessionFolder(Protocol):
     def path(self) -> Path: ...
 
     def read(self, name: str) -> bytes | None:
-        """The content of a file in it; None: the file is missing."""
+        """Return the content of a file in the folder; None: the file is missing."""
 
     def sizes(self, inner: str = "") -> Mapping[str, int]:
         """The names in the folder at this path below it, with their sizes (0: a link or pipe); {} =
@@ -319,7 +319,7 @@ class Linked(NamedTuple):
 
     account: str = ""
     device: str = ""
-    """The same in each copy of the session and in no other one; "" = the files do not tell."""
+    """A word that each copy of the session has, and no other one; "" = the files do not tell."""
 
 
 class FileRules(NamedTuple):
@@ -331,11 +331,11 @@ class FileRules(NamedTuple):
     """Why this folder cannot hold a pairing; "" = it may. Damaged or unreadable files are there,
     and the engine itself reports them. It changes nothing."""
     key_based: bool = False
-    """The keys move on with every message: an older copy cannot read the messages since."""
+    """True if keys move on with every message: an older copy cannot read the messages since."""
     left_out: frozenset[str] = frozenset()
     """Names of files and folders that no copy needs."""
     lacks: Callable[[Collection[str]], str] = lambda _paths: ""
-    """Given the paths of a paired session: what it lacks to go on elsewhere; "" = nothing."""
+    """Returns what a paired session with these paths lacks to go on elsewhere; "" = nothing."""
     check_login: Callable[[Path, str], None] = lambda _folder, _account: None
     """EngineError where the session of this account (of the record, "" = not known) must not log
     in with these files: they are another's, or changed."""
@@ -343,12 +343,12 @@ class FileRules(NamedTuple):
     """True if the engine itself moves a link, a pipe or a file of a senseless size at this path
     aside and goes on without it."""
     linked: Callable[[SessionFolder], Linked] = lambda _folder: Linked()
-    """The account and the device of these files, as far as they tell."""
+    """Returns the account and the device of these files, as far as they tell."""
     outside: Callable[[SessionFolder], str] = lambda _folder: ""
     """Where its program keeps the session, if not in this folder: a copy would have none of it;
     "" = it is here."""
     foreign: bool = False
-    """The files are a program's own: what these rules cannot read or place is no damage."""
+    """True if the files are a program's own: what these rules cannot read or place is no damage."""
     not_of: Callable[[SessionFolder, str], Collection[str]] = lambda _folder, _account: ()
     """The names in the folder that are none of this account's pairing: they stay where it ended."""
 
@@ -362,7 +362,7 @@ def refuse_other(path: Path, found: object, account: str) -> None:
 
 
 new_sha256: Any = _sha256
-"""Makes one that takes more by `update`."""
+"""Makes a hash that takes more by `update`."""
 
 
 def sha256(content: bytes) -> str:
@@ -382,4 +382,4 @@ def how_broken(raw: bytes, error: Exception) -> str:
 
 
 NO_RULES = FileRules(lambda _folder, _paired: FilesReport(SessionFiles.WHOLE), lambda _folder: "")
-"""For an engine that is not in the catalog: whatever lies there is kept as it is."""
+"""Rules of an engine that is not in the catalog: whatever lies there is kept as it is."""

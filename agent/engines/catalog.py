@@ -22,14 +22,14 @@ class EngineEntry(NamedTuple):
     module: str = ""
     """Module with the settings of a remote engine; "" = it has none."""
     memory: int = 0
-    """Bytes that a session of it will never need more of; 0 = as much as [memory] says."""
+    """The most bytes that a session of the engine needs; 0 = as much as [memory] says."""
     remote: bool = False
     """True where the sessions live on a server of another program: agent/backends watches it, and
     hears of no message that came or went."""
     packable: bool = False
-    """True where one worker may hold several sessions."""
+    """True if one worker may hold several sessions."""
     finds_records: bool = False
-    """True where it finds a session's damaged records by reading them."""
+    """True if the engine finds a session's damaged records by reading them."""
     sends: frozenset[str] = frozenset()
     """The types of messages that it sends, what they may have (quote, mentions), and what else it
     tells chats (mark_read, typing)."""
@@ -37,7 +37,7 @@ class EngineEntry(NamedTuple):
     """True where it derives WhatsApp's id of a message from the message's `key`: sent again it is
     the same message, which phones show once."""
     alike_by: str = "backend"
-    """The setting of which sessions have one value that may fail for one cause."""
+    """The setting by which sessions with the same value may fail for one cause."""
 
 
 PLAIN = frozenset({"text", "media", "location", "contact", "reaction"})
@@ -86,7 +86,7 @@ def engine_names() -> list[str]:
 
 
 def find_engine(name: str) -> EngineEntry:
-    """The entry of that name; ConfigError lists the known ones."""
+    """Return the entry of that name; ConfigError lists the known ones."""
     if (entry := CATALOG.get(name)) is None:
         engines = [f"{each.name} ({each.line})" for each in CATALOG.values()]
         known = "; ".join(filter(None, [*engines, nearest(name, CATALOG)]))
@@ -96,7 +96,7 @@ def find_engine(name: str) -> EngineEntry:
 
 
 def entry_of(name: str) -> EngineEntry:
-    """For an engine that is gone, an entry without capabilities."""
+    """Return the entry; for an engine that is gone, one without capabilities."""
     return CATALOG.get(name) or EngineEntry(name, "")
 
 
@@ -105,7 +105,7 @@ def remote_engines() -> frozenset[str]:
 
 
 def backend_settings(name: str) -> Any:
-    """The default settings that only backends of this engine have."""
+    """Return the default settings that only backends of this engine have."""
     from agent.config.config import NoSettings
 
     module = CATALOG[name].module
@@ -113,7 +113,7 @@ def backend_settings(name: str) -> Any:
 
 
 def backend_faults(backend: "BackendDeclaration") -> Iterator[Fault]:
-    """The faults of this backend, by the rules that all share and by its engine's own."""
+    """Yield the faults of a backend, by the rules that all share and by its engine's own."""
     from agent.config.config import shared_faults  # no worker needs them
 
     yield from shared_faults(backend)
@@ -178,7 +178,7 @@ def needed_address(name: str, settings: Mapping[str, Any], folder: Path) -> Addr
 
 
 def file_rules(name: str) -> FileRules:
-    """The rules of that engine's session files; a backend's sessions have none here."""
+    """Return the rules of that engine's session files; a backend's sessions have none here."""
     if (entry := CATALOG.get(name)) is None or entry.remote:
         return NO_RULES
     files: FileRules = _rules(entry).RULES

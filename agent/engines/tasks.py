@@ -44,7 +44,7 @@ def runs(task: "asyncio.Task[Any] | None") -> bool:
 
 
 async def cancel(*tasks: "asyncio.Task[Any] | None") -> None:
-    """Cancel those that run, but for the caller's own, and wait for their ends."""
+    """Cancel the tasks that run, but for the caller's own, and wait for their ends."""
     others = {it for it in tasks if it is not None and not it.done()} - {asyncio.current_task()}
     for task in others:
         task.cancel()
@@ -53,7 +53,7 @@ async def cancel(*tasks: "asyncio.Task[Any] | None") -> None:
 
 
 async def until_set(event: asyncio.Event, seconds: float | None) -> None:
-    """Until the event is set or the time is over; None: there is no end."""
+    """Wait until the event is set or the time is over; None: without an end."""
     try:
         async with asyncio.timeout(seconds):
             await event.wait()
@@ -62,7 +62,7 @@ async def until_set(event: asyncio.Event, seconds: float | None) -> None:
 
 
 async def in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Blocking work in a thread, waited for to its end."""
+    """Do blocking work in a thread, and wait for its end."""
     return await to_end(asyncio.to_thread(work, *args, **kwargs))
 
 

@@ -25,12 +25,12 @@ def is_phone(text: str) -> bool:
 
 
 def digits_of(text: str) -> str:
-    """As the world dials it: 0049… and +49 (0)… are 49…."""
+    """Return a number's digits as the world dials it: 0049… and +49 (0)… are 49…."""
     return re.sub(r"[^0-9]", "", text.replace("(0)", "")).removeprefix("00")
 
 
 def chat_of(to: str) -> str:
-    """One name for a chat however its number is written: its messages keep one order."""
+    """Return one name for a chat however its number is written: its messages keep one order."""
     name, at, domain = _DEVICE.sub(r"\1", to.strip()).partition("@")
     if at and domain not in ("c.us", "s.whatsapp.net"):
         return f"{name}@{domain}"
@@ -38,7 +38,7 @@ def chat_of(to: str) -> str:
 
 
 def person_of(text: str, field: str) -> str:
-    """A person's jid, of a number or as any engine names it."""
+    """Return a person's jid, of a number or as any engine names it."""
     name, at, domain = text.strip().partition("@")
     name = name.partition(":")[0] if at else digits_of(name) if is_phone(name) else ""
     domain = domain if domain and domain != "c.us" else "s.whatsapp.net"
@@ -49,7 +49,7 @@ def person_of(text: str, field: str) -> str:
 
 
 def phone_of(arguments: Mapping[str, object]) -> str:
-    """The digits of the phone that wants a pairing code."""
+    """Return the digits of the phone that wants a pairing code."""
     phone = arguments.get("phone")
     if not isinstance(phone, str) or not 7 <= len(digits_of(phone)) <= 15:
         raise InvalidRequest("cannot get a pairing code: phone is no number", field="phone")
@@ -57,7 +57,7 @@ def phone_of(arguments: Mapping[str, object]) -> str:
 
 
 def check_receiver(to: str) -> str:
-    """The receiver as engines take it."""
+    """Return the receiver as engines take it."""
     chat = _DEVICE.sub(r"\1", to.strip())
     digits = digits_of(chat) if is_phone(chat) else ""
     if _HALF_DEVICE.fullmatch(to.strip()):
@@ -74,7 +74,7 @@ def check_receiver(to: str) -> str:
 
 
 def receiver_of(to: object) -> str:
-    """The digits of a phone number, or any engine's id of a chat with WhatsApp Web's domain."""
+    """Return digits of a phone number, or an engine's id of a chat with WhatsApp Web's domain."""
     chat = check_receiver(to if isinstance(to, str) else "").replace("@s.whatsapp.net", "@c.us")
     return chat if "@" in chat else digits_of(chat)
 
@@ -124,7 +124,7 @@ _WEB_REASONS: Mapping[str, tuple[str, ...]] = {
     "temporary_ban": ("account_temporarily_banned",),
 }
 WEB_WORDS = {word: reason for reason, words in _WEB_REASONS.items() for word in words}
-"""Logout reasons that are not a plain logout are among them."""
+"""Word of WhatsApp Web → reason; logout reasons other than a plain logout are among them."""
 
 WEB_LOGOUT_REASONS = (
     *("user_initiated", "syncd_failure", "invalid_adv_status", "critical_sync_timeout"),
@@ -145,6 +145,6 @@ def code_reason(code: int | None, text: str = "") -> str:
 
 
 def web_reason(word: str) -> str:
-    """A stream mode, socket state, event or logout reason of WhatsApp Web."""
+    """Return the reason for a stream mode, socket state, event or logout reason of WhatsApp Web."""
     lid = word.startswith(("lid_migration_", "lid_blocklist_"))
     return WEB_WORDS.get(word, "logout" if lid or word in WEB_LOGOUT_REASONS else "unknown")

@@ -22,11 +22,11 @@ from agent.errors import EngineError
 log = logging.getLogger(__name__)
 
 LONGEST_LINE = 1 << 20
-"""Bytes. A line with records has up to 768 KiB."""
+"""Bytes of a line. One with records has up to 768 KiB."""
 MOST_GARBAGE = 3
-"""A client that writes this many lines that are no JSON object is ended."""
+"""Lines that are no JSON object after which a client is ended."""
 MOST_LINES, LINES_WITHIN = 50_000, 10.0
-"""A client that writes this many lines within these seconds floods the worker, and is ended."""
+"""Lines within these seconds after which a client is ended: it floods the worker."""
 AT_ONCE = 100
 """Lines read before the worker's other tasks have their turn."""
 
@@ -37,17 +37,17 @@ OnEnd = Callable[[str], None]
 
 
 class Conversation:
-    """One end of it; `ended` says why the client stopped."""
+    """The worker's end of the conversation; `ended` says why the client stopped."""
 
     owns_pipe = True
-    """False: other conversations use the pipe as well, and it outlives this one."""
+    """False if other conversations use the pipe as well, which outlives this one."""
     hangs_after = 10.0
-    """Seconds without a line of a client that was asked for one: its loop stands still."""
+    """Seconds without an asked line after which the client's loop stands still."""
 
     def __init__(self, commands: asyncio.StreamWriter, on_event: OnEvent) -> None:
         self.ended = ""
         self.heard_at = time.monotonic()
-        """When the client last wrote a line: its loop turned then."""
+        """Monotonic time of the client's last line: its loop turned then."""
         self.fatal = ""
         """Last words of the client before it ends by itself."""
         self.ready: asyncio.Future[Mapping[str, Any]] = asyncio.get_running_loop().create_future()
@@ -89,7 +89,7 @@ class Conversation:
             self._answers.pop(number, None)
 
     async def look(self, limit: float, *, ask: bool) -> Mapping[str, Any]:
-        """The client's answer to a probe."""
+        """Return the client's answer to a probe."""
         if self._asked_at is None or self.heard_at > self._asked_at:
             self._asked_at = time.monotonic()
         answer = await self.call("look", limit, ask=ask, seconds=limit * 0.8)
@@ -104,7 +104,7 @@ class Conversation:
         return f"its loop did not answer within {silent:.0f} s; it was killed" if late else ""
 
     def end(self, why: str) -> bool:
-        """True the first time."""
+        """End the conversation; True the first time."""
         if self.ended:
             return False
         self.ended = why
@@ -116,7 +116,7 @@ class Conversation:
         return True
 
     async def read(self, reader: asyncio.StreamReader) -> str:
-        """Read its lines; return why it must end, "" where it wrote its last line."""
+        """Read the client's lines; return why it must end, "" = it wrote its last line."""
         try:
             while True:
                 try:
@@ -145,7 +145,7 @@ class Conversation:
         return f"it sent more than {self.most_lines} lines within {LINES_WITHIN:.0f} s"
 
     def _take(self, line: bytes) -> str:
-        """Why the client must end; "" where all is well."""
+        """Take in a line; return why the client must end, "" = all is well."""
         if not line.strip():
             return ""
         try:
@@ -276,7 +276,7 @@ class Client(Conversation):
         return client
 
     async def close(self, within: float = 5.0) -> None:
-        """End it in order; the caller has saved before."""
+        """End the client in order; the caller has saved before."""
         self.end("it was closed")
         if self._process.returncode is None:
             with suppress(TimeoutError):
@@ -332,5 +332,5 @@ def how_ended(status: int) -> str:
 
 
 def die_with_worker() -> None:
-    """Between fork and exec."""
+    """Let the kernel end this process with its worker; called between fork and exec."""
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 ANSWERED = 20.0
-"""Seconds for the client to hear it."""
+"""Seconds for the client to hear an answer."""
 STARTS_WITHIN = 600.0
 
 COPIES = "sent.log"
-"""Beside the session's folder."""
+"""File of copies of sent messages, beside the session's folder."""
 
 
 class ClientLife:
@@ -42,7 +42,7 @@ class ClientLife:
     ) -> None:
         self.client: Client | NodeShare | None = None
         self._speaker: Conversation | None = None
-        """Whose events come: also while it is hung up."""
+        """The conversation whose events come, also while it is hung up."""
         self._folder = folder
         self._settings = settings
         self._state = state
@@ -57,7 +57,7 @@ class ClientLife:
         return self.client is not None and self.client.alive
 
     async def open(self) -> "Client | NodeShare":
-        """The client that is there, or a new one with the session's store open."""
+        """Return the client that is there, or a new one with the session's store open."""
         if self.client is not None and self.client.alive and not self._state.spoiled:
             return self.client
         await self.kill("its store failed")
@@ -123,7 +123,7 @@ class ClientLife:
             task.add_done_callback(self._keeping.discard)
 
     async def _keep(self, event: Mapping[str, Any], client: "Conversation") -> None:
-        """`client`: the one that sent the records, which the answer is for."""
+        """Keep records. `client`: the one that sent them, which gets the answer."""
         answer: dict[str, Any] = {"n": str(event.get("n", ""))}
         raw = event.get("records")
         records = [each for each in raw if isinstance(each, dict)] if isinstance(raw, list) else []
@@ -194,7 +194,7 @@ class BaileysEngine:
         reporter: base.Reporter,
         join: "Join | None" = None,
     ) -> None:
-        """`join`: takes a share of a pack's Node; None: the session has a Node of its own."""
+        """Make the engine. `join`: takes a share of a pack's Node; None: a Node of its own."""
         self._folder = folder
         self._state = session_state.SessionState(folder, reporter)
         self._life = ClientLife(folder, settings, self._state, reporter, join)
@@ -302,9 +302,9 @@ class BaileysEngine:
         await client.call("logout", 15.0)
 
     async def regenerate_keys(self, peers: list[str]) -> None:
-        """New keys with these peers: pre-keys where theirs were lost, else new sessions."""
+        """Make new keys with these peers: pre-keys if theirs were lost, else new sessions."""
         if lost := self._state.lost_pre_keys.intersection(peers):
-            # What this session holds of them is not at fault.
+            # The keys that this session holds of these peers are not at fault.
             await self._connected("upload pre-keys").call("upload_pre_keys", 30.0)
             self._state.lost_pre_keys -= lost
             for peer in lost:

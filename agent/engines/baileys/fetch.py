@@ -20,7 +20,7 @@ _MOST = 600.0
 
 
 def fetch_packages(cache: Path, brought: Path | None = None) -> Path:
-    """Have them in the cache; EngineError says what to do."""
+    """Have the packages in the cache; EngineError says what to do."""
     wanted = node.packages_folder(cache)
     with suppress(errors.ConfigError):
         return node.find_packages(cache)

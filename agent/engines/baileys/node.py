@@ -40,7 +40,7 @@ def find_node(env: Mapping[str, str] | None = None, hidden: tuple[str, ...] = ()
 
 
 def find_npm() -> list[str]:
-    """How npm is called: the machine's, or the one that comes with Node's wheel; [] = none."""
+    """Return npm's command: the machine's, or of the one in Node's wheel; [] = none."""
     if npm := in_path("npm"):
         return [npm]
     wheel = _wheel()
@@ -66,7 +66,7 @@ def _candidates(env: Mapping[str, str]) -> Iterator[Path]:
 
 
 def version_of(path: Path) -> int | None:
-    """The major version; None for another program."""
+    """Return Node's major version; None for another program."""
     try:
         status = path.stat()
         return _ask_version(path, status.st_ino, status.st_mtime_ns)
@@ -94,7 +94,7 @@ FETCH = "agent.engines.baileys.fetch"
 
 
 def packages_folder(cache: Path) -> Path:
-    """One folder for each state of the lock file, so that an upgrade never mixes two."""
+    """Return the folder of this state of the lock file: an upgrade never mixes two."""
     return cache / "baileys" / sha256(LOCK.read_bytes())[:16]
 
 

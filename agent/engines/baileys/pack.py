@@ -42,7 +42,7 @@ class NodeShare(Conversation):
 
     owns_pipe = False
     hangs_after = float("inf")
-    """The pack ends a Node whose loop stands still, and says which of its sessions are hit."""
+    """No limit here: the pack ends a Node whose loop stands still, and names the sessions."""
 
     def __init__(
         self, node: "SharedNode", client: Client, folder: Path, on_event: OnEvent, on_end: OnEnd
@@ -78,7 +78,7 @@ class NodeShare(Conversation):
     close = kill
 
     def hear(self, event: Mapping[str, Any]) -> None:
-        """An event that this session cannot use ends its own share of the pack, not the others'."""
+        """Take in an event. One that this session cannot use ends its share, not the others'."""
         if self.ended:
             return
         try:
@@ -100,7 +100,7 @@ class SharedNode:
         self.pack, self.sends = pack, asyncio.Semaphore(SENDS)
         self._shares: dict[str, NodeShare] = {}
         self._leaving: dict[Path, asyncio.Task[None]] = {}
-        """By the session's folder."""
+        """Session's folder → the task by which its share leaves."""
         self.names = map(str, itertools.count(1))
         self._client: Client | None = None
         self._starting = asyncio.Lock()
@@ -108,7 +108,7 @@ class SharedNode:
     def open_engine(
         self, folder: Path, settings: Mapping[str, Any], reporter: Reporter
     ) -> engine.BaileysEngine:
-        """The engine of one session, on its share."""
+        """Return the engine of one session, on its share."""
         own, join = rules.read_settings(settings), partial(self.join, folder)
         return engine.BaileysEngine(folder, own, reporter, join)
 

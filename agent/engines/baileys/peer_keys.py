@@ -18,7 +18,7 @@ _JID = re.compile(
     r"(?P<user>\d{5,20})(?:_\d{1,3})?(?::(?P<device>\d{1,5}))?@(?P<server>[a-z.]{2,20})"
 )
 _AGENTS = {"s.whatsapp.net": "", "c.us": "", "lid": "_1", "hosted": "_128", "hosted.lid": "_129"}
-"""A Signal address has this suffix after a user of a server other than the usual one."""
+"""Server of a JID → the suffix that a Signal address has after the user."""
 
 _USER = r"(?P<user>\d{1,20})(?:_\d{1,3})?"
 _OWNED = (
@@ -38,13 +38,13 @@ def owns(users: set[str], name: str) -> bool:
 
 
 def user_of(peer: str) -> str:
-    """`5511999999999`, `123456789012345_1`, `5511999999999.3` → the digits; "" for no address."""
+    """Return the digits of `5511999999999`, `123456789012345_1`, `5511999999999.3`; "" = none."""
     address = _ADDRESS.fullmatch(peer.strip()) or _JID.fullmatch(peer.strip())
     return address["user"] if address else ""
 
 
 def address_of_jid(jid: str) -> str:
-    """The Signal address of a JID: `user.device`, of a LID `user_1.device`; "" for a group."""
+    """Return the Signal address of a JID: `user.device`, of a LID `user_1.device`; "" = a group."""
     parts = _JID.fullmatch(jid)
     if parts is None or parts["server"] not in _AGENTS:
         return ""
@@ -52,12 +52,12 @@ def address_of_jid(jid: str) -> str:
 
 
 def mappings_of(user: str) -> tuple[str, str]:
-    """The keys that tell a user's other form: number → LID, and LID → number."""
+    """Return the keys that tell a user's other form: number → LID, and LID → number."""
     return f"lid-mapping-{user}", f"lid-mapping-{user}_reverse"
 
 
 def with_mapped(users: set[str], mapped: Iterable[object]) -> set[str]:
-    """Those users and what the mappings say they are called otherwise."""
+    """Return the users and their other names by the mappings."""
     more = {user_of(name) for name in mapped if isinstance(name, str)}
     return users | (more - {""})
 
@@ -73,7 +73,7 @@ _PEERS_KEY = re.compile(r"(session|sender-key|identity-key)-.+\.json")
 
 
 def unreadable_record(name: str) -> str:
-    """The sentence about a record that cannot be read; without its contact's number."""
+    """Return a sentence about an unreadable record, without its contact's number."""
     key = _key_of(name)
     kind = re.match(KEY_KINDS, key)
     words = f"the key file {kind[1]}-*" if kind and kind[1] else "a key file"
@@ -86,7 +86,7 @@ def unreadable_record(name: str) -> str:
 
 
 def peer_of(key: str) -> str:
-    """The JID whose session or sender key it is; "" for other keys."""
+    """Return the JID whose session or sender key it is; "" for other keys."""
     if not (owned := _PEERS_ADDRESS.match(key)):
         return ""
     server = "lid" if owned["domain"] in ("_1", "_129") else "s.whatsapp.net"
@@ -115,7 +115,7 @@ def set_aside(folder: Path, peers: list[str]) -> list[str]:
 
 
 def keys_of(folder: Path, peers: list[str]) -> list[str]:
-    """The files with keys of these peers: of all their devices, and groups' sender keys."""
+    """Return the files with keys of these peers: of all their devices, and groups' sender keys."""
     users = _users_of(folder, peers)
     theirs = (it for it in folder.glob("*.json") if owns(users, _key_of(it.name)))
     return sorted(path.name for path in theirs if path.is_file())
@@ -137,7 +137,7 @@ def is_stranger(folder: Path, addresses: Iterable[str], group: str) -> bool:
 
 
 def _new_shelf(shelves: Path, named: str) -> Path:
-    """A folder of its own for each set: of two sets of one second the later sorts last."""
+    """Make a folder for a set: of two sets of one second the later sorts last."""
     taken = [match for path in shelves.glob(f"{named}*") if (match := _SET.fullmatch(path.name))]
     number = max((int(match[1] or 0) + 1 for match in taken), default=0)
     shelf = shelves / (f"{named}.{number:03}" if number else named)
@@ -162,7 +162,7 @@ def _key_of(name: str) -> str:
 
 
 def _keep_newest(shelves: Path) -> None:
-    """A set with other files than peers' keys stays: it was not put aside here."""
+    """Delete older sets. One with other files than peers' keys stays: it was not put aside here."""
     sets = sorted(path for path in shelves.iterdir() if _SET.fullmatch(path.name))
     for old in sets[:-KEPT]:
         with suppress(OSError):  # no failure: the next set tries again

@@ -63,7 +63,7 @@ def read_settings(raw: Mapping[str, Any]) -> BaileysSettings:
 
 
 def needed_address(settings: BaileysSettings, _folder: Path) -> Address:
-    """WhatsApp's address, on the way that the client takes."""
+    """Return WhatsApp's address, on the way that the client takes."""
     return base.address_of(settings.url, settings.proxy)
 
 
@@ -76,7 +76,7 @@ _FIXED, _HALVES = ("noiseKey", "signedIdentityKey"), ("private", "public")
 
 
 def key_fault(creds: Mapping[str, Any]) -> str:
-    """Which key does not fit its public half, which WhatsApp and the contacts have; \"\" = none."""
+    """Return the key that does not fit its public half, which the others have; \"\" = none."""
     for name in ("noiseKey", "signedIdentityKey", "signedPreKey"):
         pair = base.inside(creds, name, "keyPair") or base.inside(creds, name)
         private, public = (_bytes(base.inside(pair, half)) for half in _HALVES)
@@ -86,12 +86,12 @@ def key_fault(creds: Mapping[str, Any]) -> str:
 
 
 def fixed_mark(creds: Mapping[str, Any]) -> str:
-    """The same for these credentials at any time; another one for any others. Tells no key."""
+    """Return a mark that these credentials always have, and no others. It tells no key."""
     return base.sha256(json.dumps([value for _, value in _fixed(creds)]).encode())
 
 
 def fixed_marks(creds: Mapping[str, Any]) -> dict[str, str]:
-    """One of each field, to name the one that changed. Tells no key."""
+    """Return a mark of each field, to name the one that changed. It tells no key."""
     return {name: base.sha256(json.dumps(value).encode())[:16] for name, value in _fixed(creds)}
 
 
@@ -107,19 +107,19 @@ def _fixed(creds: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def account_of(creds: Mapping[str, Any]) -> str:
-    """The digits of its number; \"\" = none."""
+    """Return the digits of the account's number; \"\" = none."""
     id = base.inside(creds, "me", "id")
     digits = re.match(r"\d{5,20}(?!\d)", id) if isinstance(id, str) else None
     return digits.group() if digits else ""
 
 
 def text_of(value: Any) -> str:
-    """Bytes as base64, however this version of the library writes them."""
+    """Return bytes as base64, however this version of the library writes them."""
     return value if isinstance(value, str) else base64.b64encode(_bytes(value)).decode()
 
 
 def _bytes(value: Any) -> bytes:
-    """As the library writes them, or as older versions did; b"" = neither."""
+    """Return bytes that the library wrote, or an older version of it; b"" = neither."""
     data = value.get("data") if isinstance(value, dict) else None
     try:
         return base64.b64decode(data) if isinstance(data, str) else bytes(data or b"")
@@ -150,14 +150,14 @@ def public_of(private: bytes) -> bytes:
     return (x2 * pow(z2, _PRIME - 2, _PRIME) % _PRIME).to_bytes(32, "little")
 
 
-# What connected last, in a file beside the keys: the version of WhatsApp Web, the account, and a
-# mark of the credentials that WhatsApp took.
+# The note of the last connection, a file beside the keys: the version of WhatsApp Web, the account,
+# and a mark of the credentials that WhatsApp took.
 
 NOTE = "baileys.json"
 
 
 def read_version(folder: Path) -> str:
-    """\"\" = none is noted."""
+    """Return the noted version of WhatsApp Web; \"\" = none is noted."""
     return base.text(_read(folder / NOTE).get("version"))
 
 
@@ -169,7 +169,7 @@ def read_mark(folder: Path) -> tuple[str, str]:
 
 
 def changed_fields(folder: Path, creds: Mapping[str, Any]) -> str:
-    """Those that differ from what WhatsApp took last; \"\" = the note does not tell."""
+    """Return fields that differ from what WhatsApp took last; \"\" = the note does not tell."""
     noted = _read(folder / NOTE).get("fields")
     if not isinstance(noted, dict):
         return ""
@@ -184,12 +184,12 @@ def note_login(folder: Path, version: str) -> None:
 
 
 def forget_creds(folder: Path) -> None:
-    """A new device was linked: the next login makes its mark."""
+    """Forget the mark of the credentials: a new device was linked, whose login makes another."""
     _note(folder, {"version": read_version(folder)})
 
 
 def _note(folder: Path, note: dict[str, Any]) -> None:
-    """Not worth a failure: it only helps a later login."""
+    """Write the note. An error is not worth a failure: the note only helps a later login."""
     note = {key: value for key, value in note.items() if value}
     if _read(folder / NOTE) == note:
         return
@@ -212,7 +212,7 @@ KEY_KINDS = (
 )
 """The library's own kinds of keys, of versions 6 and 7, as a regular expression."""
 FILE_NAME = r"[\x20-\x7e]{1,200}"
-"""A key's file, as a regular expression: the engine's store takes no other name."""
+"""A regular expression of a key's file: the engine's store takes no other name."""
 MOST_KEYS = 200_000
 SIZE_LIMIT = 1024**3
 """Bytes of all keys together: no session is larger."""
@@ -222,7 +222,7 @@ UNREADABLE = f"{REMOVED}/unreadable"
 
 
 def lost_store(folder: Path) -> str:
-    """Why this folder cannot have a pairing; "" where it may, damaged or not."""
+    """Return why this folder cannot have a pairing; "" = it may, damaged or not."""
     path = folder / CREDS
     try:
         creds = read_json(read_key_file(path).decode("utf-8"))
@@ -234,7 +234,7 @@ def lost_store(folder: Path) -> str:
 
 
 def read_json(text: str) -> Any:
-    """As the engine reads it: NaN and its like are no JSON."""
+    """Read JSON as the engine does: NaN and its like are none."""
     return json.loads(text, parse_constant=_no_constant)
 
 
@@ -284,7 +284,7 @@ def linked(folder: base.SessionFolder) -> base.Linked:
 
 
 def linked_of(creds: Any) -> base.Linked:
-    """The noise key is made when a device is linked, and never again."""
+    """Return the linked device, by the noise key, which is made once when a device is linked."""
     private = base.inside(creds, "noiseKey", "private")
     data = base.inside(private, "data")
     key = data if isinstance(data, str) else text_of(private)
@@ -295,7 +295,7 @@ PRE_KEY = "pre-key-"
 
 
 def lacks_pre_keys(names: Collection[str]) -> str:
-    """Peers use the keys that WhatsApp has: it hands out the lost ones as long as it has them."""
+    """Return what a store without pre-keys lacks: WhatsApp goes on to hand the lost ones out."""
     if any(name.startswith(PRE_KEY) for name in names):
         return ""
     return (
@@ -349,6 +349,6 @@ RULES = base.FileRules(
 
 
 def read_key_file(path: Path) -> bytes:
-    """Never through a link: the folder may belong to another user."""
+    """Read a key's file, never through a link: the folder may belong to another user."""
     with files.open_plain(path) as file:
         return file.read()

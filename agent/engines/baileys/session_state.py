@@ -19,7 +19,7 @@ WAITING = frozenset({"qr_idle", words.PASSKEY_REQUIRED, words.PASSKEY_SUSPECTED}
 """Reasons of a login that waits for a person."""
 MOST_PEERS = 1000
 MISSING, FAILING = "parts_missing", "worker_failed"
-"""Node or the library is not there; Node ended more often than a connect may start it again."""
+"""MISSING: Node or the library is not there. FAILING: Node ended too often to start it again."""
 REFUSED = frozenset({"session_missing", "session_damaged", "session_foreign", "session_unreadable"})
 STORE = REFUSED | {"storage_failed"}
 
@@ -41,7 +41,7 @@ PATTERN_WORDS = {
     "undecryptable": "UndecryptableMessage",
     "no_matching_session": "No matching sessions found for message",
 }
-"""A line that the agent reads as the finding of that name, with nothing of the log in it."""
+"""Finding → a line that the agent reads as that finding, with nothing of the log in it."""
 
 
 class Ended(NamedTuple):
@@ -51,7 +51,7 @@ class Ended(NamedTuple):
 
 
 _FINAL = frozenset({401, 402, 403, 405, 406, 409, 411})
-"""After these no login follows, or a late one."""
+"""Codes after which no login follows, or a late one."""
 
 
 def why_closed(
@@ -97,7 +97,7 @@ class State:
         self._code_until = 0.0
         self._codes = 0
         self._frame_at: float | None = None
-        """When WhatsApp's last frame came; None: not known."""
+        """Time of WhatsApp's last frame; None: not known."""
 
     @property
     def connected(self) -> bool:
@@ -109,7 +109,7 @@ class State:
         return replace(self._code, expires_in=max(self._code_until - time.monotonic(), 0.0))
 
     def frame_age(self) -> float | None:
-        """Seconds since WhatsApp's last frame; None where it proves nothing."""
+        """Return seconds since WhatsApp's last frame; None: it proves nothing."""
         if self._frame_at is None or not self.connected:
             return None
         return time.monotonic() - self._frame_at
@@ -118,7 +118,7 @@ class State:
         self._reporter.happened(words.Happening(kind, detail))
 
     def change(self, status: words.ConnectionStatus, reason: str = "", **more: Any) -> None:
-        """A new claim, which the worker hears."""
+        """Make a new claim, which the worker hears."""
         rest: dict[str, Any] = {"phase": "", "progress": None, "raw": "", "until_wall": None}
         rest["pairing_unknown"] = False
         self.claim = replace(self.claim, status=status, reason=reason, **(rest | more))
@@ -137,13 +137,13 @@ class SessionState(State):
         super().__init__(reporter, words.Claim(Status.INITIALIZING, phase="process"))
         self._folder = folder
         self.spoiled = False
-        """The client's store failed: its memory is not what the disk holds, so it ends first."""
+        """True if the client's store failed: its memory differs from the disk, so it ends first."""
         self.lost_pre_keys: set[str] = set()
         """Peers that wrote with a one-time pre-key which is no longer held."""
 
     @property
     def has_connection(self) -> bool:
-        """Each end of a connection comes with another claim, so such a claim says it is there."""
+        """True if the claim says that a connection is there: its end brings another claim."""
         goes_on = self.claim.status in (Status.CONNECTED, Status.LOADING)
         return goes_on or self.is_pairing or self._code is not None
 
@@ -194,7 +194,7 @@ class SessionState(State):
             self.change(Status.QR_REQUIRED, words.PASSKEY_REQUIRED, phase="login")
 
     def _on_accepted(self, _event: Mapping[str, Any]) -> None:
-        """The phone took the pairing code; WhatsApp links the device now, or says no more."""
+        """Note that the phone took the code: WhatsApp links the device now, or says no more."""
         if not self.claim.paired:
             self._code = None
             self.change(Status.INITIALIZING, phase="pairing")
@@ -214,7 +214,7 @@ class SessionState(State):
         self.change(Status.LOADING, phase="login")
 
     def _on_welcomed(self, _event: Mapping[str, Any]) -> None:
-        """WhatsApp took the login. Its answers about keys may take longer than a login."""
+        """Note that WhatsApp took the login. Answers about keys may take longer than a login."""
         if self.claim.paired and not self.connected:
             self.change(Status.LOADING, phase="sync")
 
@@ -257,7 +257,8 @@ class SessionState(State):
         self.failed(EngineError(str(event.get("raw", "")), code=str(event.get("code", ""))))
 
     def _on_not_kept(self, event: Mapping[str, Any]) -> None:
-        """The client hung up before WhatsApp heard that it took them, so they come again."""
+        """Note messages that were not kept: the client hung up before WhatsApp heard of it, so they
+        come again."""
         raw = f"what arrived could not be kept, WhatsApp keeps it: {event.get('raw', '')}"
         self.change(Status.DISCONNECTED, "storage_failed", raw=raw)
 
@@ -306,7 +307,7 @@ class SessionState(State):
         self.happened("message", **detail, **_sender(event))
 
     def _on_readable(self, event: Mapping[str, Any]) -> None:
-        """A message of the protocol: none for people, but its sender's keys fit."""
+        """Note a message of the protocol: none for people, but its sender's keys fit."""
         self.happened("read_later", id=str(event.get("id", "")), **_sender(event))
 
     def _on_ack(self, event: Mapping[str, Any]) -> None:
@@ -333,7 +334,7 @@ class SessionState(State):
 
 
 def _sender(event: Mapping[str, Any]) -> dict[str, str]:
-    """Who wrote it, by one name for all devices, and to which group: as the agent counts them."""
+    """Return the writer, by one name for all devices, and the group, as the agent counts them."""
     told = {key: str(event.get(key) or "") for key in ("peer", "alias", "group")}
     for key in ("peer", "alias"):
         told[key] = peer_keys.address_of_jid(told[key]).rpartition(".")[0] or told[key]

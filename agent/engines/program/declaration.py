@@ -31,7 +31,7 @@ RESERVED = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class ProgramDeclaration:
-    """Durations are seconds."""
+    """A [[program]] of agent.toml. Durations are seconds."""
 
     name: str = setting("", "name of the program here: [a-z0-9][a-z0-9_-]{0,47}", check=name_fault)
     command: tuple[str, ...] = setting(
@@ -79,7 +79,7 @@ class ProgramDeclaration:
 
 
 def find_faults(program: ProgramDeclaration) -> Iterator[Fault]:
-    """Never with a value of the environment."""
+    """Yield the faults of a program, never with a value of its environment."""
     if any("\0" in part for part in program.command):
         yield ("command",), "no program takes a zero byte"
     for key in ("folder", "environment_file", "session"):
@@ -95,7 +95,7 @@ def find_faults(program: ProgramDeclaration) -> Iterator[Fault]:
 
 
 def variable_fault(entry: str) -> str:
-    """Why NAME=VALUE cannot be set; never with the value."""
+    """Return why NAME=VALUE cannot be set; never with the value."""
     name, mark, value = entry.partition("=")
     if not mark or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,127}", name):
         return "it must be NAME=VALUE"
@@ -129,7 +129,7 @@ _LINE = re.compile(
 
 
 def read_environment_file(path: str) -> dict[str, str]:
-    """EngineError names the line, and never shows a value."""
+    """Read a file of variables; EngineError names the line, and never shows a value."""
     if not path:
         return {}
     try:
@@ -150,7 +150,7 @@ def read_environment_file(path: str) -> dict[str, str]:
 
 
 def _entries(text: str) -> Iterator[tuple[int, str, str]]:
-    """The number of its line, name and value of each; no name where a line has none."""
+    """Yield line number, name and value of each entry; no name if a line has none."""
     at = 0
     while at <= len(text):
         match = _LINE.match(text, at)
@@ -200,14 +200,14 @@ def secrets_of(values: Mapping[str, str]) -> tuple[set[str], set[str]]:
 def own_environment(
     program: ProgramDeclaration, of_file: Mapping[str, str], told: Mapping[str, str]
 ) -> dict[str, str]:
-    """`told`: what the worker tells it; nothing else may stand in its place."""
+    """Return the program's environment. `told`: variables of the worker, which stand above all."""
     kept = {name: os.environ[name] for name in KEPT if name in os.environ}
     given = dict(entry.split("=", 1) for entry in program.environment)
     return {**kept, **given, **of_file, **told}
 
 
 def preload_into(environment: dict[str, str], fd: int, socket: str) -> None:
-    """A Node that it runs loads our module first, which gives the program its own options back."""
+    """Let Node load our module first, which gives the program its own options back."""
     given = environment.get("NODE_OPTIONS", "")
     if given:
         environment["WA_PROGRAM_NODE_OPTIONS"] = given
@@ -216,7 +216,7 @@ def preload_into(environment: dict[str, str], fd: int, socket: str) -> None:
 
 
 def find_command(program: ProgramDeclaration, environment: Mapping[str, str]) -> list[str]:
-    """The command with the path of its program; EngineError names what is not there."""
+    """Return the command with the path of its program; EngineError names what is not there."""
     first = program.command[0]
     found = in_path(first, environment.get("PATH", os.defpath))
     if found is None:
@@ -246,7 +246,7 @@ def _lost_interpreter(program: str) -> str:
 
 
 def refuse_other_user(program: ProgramDeclaration) -> None:
-    """A worker has no right to become another user."""
+    """Refuse a program of another user: a worker has no right to become one."""
     if not program.user:
         return
     import pwd

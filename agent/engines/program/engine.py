@@ -19,9 +19,9 @@ from agent.errors import EngineError, InvalidRequest
 log = logging.getLogger(__name__)
 
 WITHIN = 600.0
-"""Seconds over which its ends are counted."""
+"""Seconds over which the program's ends are counted."""
 STEADY = 10.0
-"""Seconds that one which failed must run before that counts as over."""
+"""Seconds that a program which failed must run before its failure counts as over."""
 LOOK_EVERY = 1.0
 OLD_FRAME = 20.0
 """Seconds after which a frame no longer proves the connection: WhatsApp is asked."""
@@ -34,7 +34,7 @@ def open_engine(folder: Path, settings: Mapping[str, Any], reporter: Reporter) -
 
 
 def declaration_of(row: object) -> ProgramDeclaration | None:
-    """The row of agent.toml that the agent wrote down; None: there is none of that name."""
+    """Return the row of agent.toml that the agent wrote down; None: there is none of that name."""
     if not isinstance(row, dict):
         return None
     known = {own.name for own in fields(ProgramDeclaration)}
@@ -57,13 +57,13 @@ class ProgramEngine:
         self._run: process.Process | None = None
         self._last: state.Output | None = None
         self._session = ""
-        """Where its library says that it keeps its files."""
+        """The folder in which the program's library says that it keeps its files."""
         self._stopping = False
         self._paired = (folder / rules.NOTE).exists()
         """True also if only an earlier run had a pairing: the next run may end before it reports
         one."""
         self._ousted = False
-        """Another client has the session: this run is being ended, and is heard no more."""
+        """True if another client has the session: this run is being ended, and is heard no more."""
         self._busy = asyncio.Lock()
         self._ends: list[float] = []
         self._watch: asyncio.Task[None] | None = None
@@ -130,7 +130,7 @@ class ProgramEngine:
             rules.write_note(self._folder, claim.account, place, self._state.device)
 
     async def _end_ousted(self) -> None:
-        """One that went on would throw the other client out in turn, without an end."""
+        """End an ousted run: it would throw the other client out in turn, without an end."""
         async with self._busy:
             await self._end_run()
 
@@ -139,7 +139,7 @@ class ProgramEngine:
             self._state.note_status(" ".join(status.split())[:200])
 
     def _ended(self, why: str) -> None:
-        """By itself, or killed because it hung."""
+        """Take in the end of the program: by itself, or killed because it hung."""
         now, program = time.monotonic(), self._program
         self._run = None
         if self._watch is not None:

@@ -1,4 +1,4 @@
-"""One run of a program: started, spoken to where it speaks, ended with all that it started."""
+"""Runs a program once: starts it, speaks to it if it speaks, ends it with all that it started."""
 
 import asyncio
 import ctypes
@@ -18,7 +18,7 @@ from agent.engines.program.state import Output
 from agent.engines.tasks import Tasks
 from agent.errors import EngineError
 
-# What pm2 gives the programs that it runs: process.send, and a standard input that stays open.
+# pm2 gives the programs that it runs process.send, and a standard input that stays open.
 
 _CHUNK = 1 << 16
 
@@ -38,7 +38,7 @@ class LikePm2:
         }
 
     def begin(self) -> None:
-        """The program has its ends now."""
+        """Begin the channel: the program has its ends now."""
         self._close_theirs()
         self._ours.setblocking(False)
         asyncio.get_running_loop().add_reader(self._ours, self._read)
@@ -72,7 +72,7 @@ ROUNDS, PAUSE = 20, 0.02
 
 
 def adopt_orphans() -> None:
-    """Where a process between them ends, its children become this worker's: none gets lost."""
+    """Let orphans of a process below become this worker's children: none gets lost."""
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
@@ -97,7 +97,7 @@ def _children(pid: int) -> list[int]:
 
 
 def reap(but: int) -> None:
-    """Orphans that ended; `but`: the child that its Process waits for."""
+    """Reap orphans that ended; `but`: the child that its Process waits for."""
     for pid in _children(os.getpid()):
         if pid != but:
             with suppress(ChildProcessError, OSError):
@@ -177,23 +177,23 @@ def _sender(ancillary: list[tuple[int, int, bytes]]) -> int:
 SOCKET = "WA_PROGRAM_FD"
 """The variable with the number of the descriptor on which a program may speak."""
 OUTPUT_AFTER = 1.0
-"""Seconds that what it printed may take to be read once it ended."""
+"""Seconds in which the program's last output is read once it ended."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ears:
-    """Who hears what a run of a program says."""
+    """The hearers of what a run of a program says."""
 
     output: Output
     event: client.OnEvent
     notice: Callable[[Mapping[str, str]], None]
     end: Callable[[str], None]
-    """Gets how it ended, unless `stop` or `kill` ended it."""
+    """Gets how the program ended, unless `stop` or `kill` ended it."""
     tasks: Tasks
 
 
 class Process:
-    """`speech` is the conversation; what it says before its first `ready` is not heard."""
+    """One run of a program. `speech` is the conversation; it is heard from the first `ready` on."""
 
     def __init__(
         self, process: asyncio.subprocess.Process, speech: client.Conversation, notices: Notices
@@ -202,7 +202,7 @@ class Process:
         self.speech = speech
         self.begun = time.monotonic()
         self.pinged: float | None = None
-        """When it last sent WATCHDOG=1."""
+        """Time of the program's last WATCHDOG=1."""
         self.notices = notices
         self._process = process
         self._tasks: list[asyncio.Task[None]] = []
@@ -314,7 +314,7 @@ class Process:
         self._close()
 
     def end_with(self, why: str) -> None:
-        """Kill it and let `on_end` say why."""
+        """Kill the program and let `on_end` say why."""
         self._why = self._why or why
         with suppress(ProcessLookupError):
             self._process.kill()
@@ -363,7 +363,7 @@ class Process:
         if self._expected:
             return
         await asyncio.to_thread(kill_all, self.pid)
-        # Its last lines may be on their way still.
+        # The program's last lines may be on their way still.
         await asyncio.wait({reading}, timeout=OUTPUT_AFTER)
         reading.cancel()
         self._close()

@@ -40,7 +40,7 @@ def needed_address(_settings: ProgramSettings, _folder: Path) -> None:
     """The address that a user's own program connects to is not known."""
 
 
-# What is noted beside a program's session: that it is paired, and whether its files lie here.
+# The note beside a program's session: it is paired, and its files lie here or elsewhere.
 
 NOTE = "program.json"
 
@@ -62,12 +62,12 @@ def write_note(folder: Path, account: str, session: str = "", device: str = "") 
 
 
 def lies_elsewhere(raw: bytes | None) -> bool:
-    """True if it is paired by files outside of this folder."""
+    """True if the program is paired by files outside of this folder."""
     return object_of(raw).get("elsewhere") is True
 
 
 def session_place(raw: bytes | None) -> str:
-    """Where in its folder the session's files are; "" = not told."""
+    """Return where in the folder the session's files are; "" = not told."""
     place = object_of(raw).get("session")
     plain = isinstance(place, str) and not place.startswith("/") and ".." not in place.split("/")
     return str(place) if plain and place != "." else ""
@@ -76,7 +76,7 @@ def session_place(raw: bytes | None) -> str:
 _WORSE = (SessionFiles.WHOLE, SessionFiles.UNPAIRED, SessionFiles.ABSENT, SessionFiles.DAMAGED)
 _FIELDS = frozenset({"noiseKey", "signedIdentityKey", "signedPreKey", "registrationId", "me"})
 _KEYS = ("pre-key-", "session-", "sender-key-", "app-state-sync-")
-"""Names of Baileys' key files, as they lie beside its credentials, begin so."""
+"""Beginnings of the names of Baileys' key files, which lie beside its credentials."""
 _KEY_FILE = re.compile(rf"(?:{rules.KEY_KINDS})\.json")
 _NO_STORE = re.compile(
     r"[^/]\.(?:log(?:\.[0-9]+)?|out|err|txt|csv|zip|gz|jpe?g|png|webp|mp[34]|m4a|ogg|opus|wav"
@@ -84,9 +84,9 @@ _NO_STORE = re.compile(
     re.IGNORECASE,
 )
 _MADE_ANEW = "RemoteAuth"
-"""A folder of this name is made again from its store at each start: damage in it means nothing."""
+"""Folder that is made again from its store at each start: damage in it means nothing."""
 _LOCAL_AUTH = re.compile(r"session(-.*)?")
-"""The folders that LocalAuth of whatsapp-web.js makes below its own."""
+"""Folders that LocalAuth of whatsapp-web.js makes below its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +201,7 @@ def lost_store(folder: Path) -> str:
 
 
 def _local_auth(folder: Path) -> Path | None:
-    """As `profile_in`, without the note."""
+    """Find the profile as `profile_in` does, without the note."""
     with suppress(OSError):
         for pattern in ("session*/Default", "*/session*/Default"):
             for default in sorted(folder.glob(pattern)):
@@ -227,7 +227,8 @@ def lacks(names: Collection[str]) -> str:
 
 
 def moves_aside(path: str) -> bool:
-    """Logs and media: a link, a pipe or a file of a senseless size by such a name is no pairing."""
+    """True for names of logs and media: a link, a pipe or an odd file by such a name is no
+    pairing."""
     return _NO_STORE.search(path) is not None and "Default" not in path.split("/")
 
 

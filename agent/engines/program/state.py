@@ -22,7 +22,7 @@ log = logging.getLogger("program")
 LONGEST = 8192
 """Bytes of one line; a longer one is shown in pieces."""
 LAST, LAST_LONG = 5, 180
-"""Lines for people, and letters of each: all of them fit into a session's reason."""
+"""Last lines for people, and letters of each: all of them fit into a session's reason."""
 MOST, MOST_BYTES, WITHIN = 2000, 1 << 20, 10.0
 """Lines and bytes that are logged within these seconds; beyond them only the number of lines."""
 
@@ -37,7 +37,7 @@ _KEY_BEGINS = re.compile(r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY")
 _KEY_ENDS = "-----END "
 _OF_A_KEY = re.compile(r"[A-Za-z0-9+/=]+|.*[A-Za-z0-9+/=]{40}.*|.*(?:Proc-Type|DEK-Info):.*")
 _LONGEST_KEY = 200
-"""Lines; RSA with 16,384 bits has 150."""
+"""Lines of a key; RSA with 16,384 bits has 150."""
 
 
 class Output:
@@ -61,7 +61,7 @@ class Output:
         self._since, self._lines, self._bytes, self._left_out = time.monotonic(), 0, 0, 0
         self._in_code = False
         self._key_lines = self._benign = 0
-        """How many lines to come may be of a private key, and how many summaries of no harm."""
+        """Number of coming lines that may be of a private key, and of harmless summaries."""
 
     def feed(self, content: bytes) -> None:
         *lines, self._rest = (self._rest + content).split(b"\n")
@@ -72,7 +72,7 @@ class Output:
             self._rest = self._rest[LONGEST:]
 
     def close(self) -> None:
-        """It ended: what has no end of line is a line, too."""
+        """Take in the end of the output: what has no end of line is a line, too."""
         self._take(self._rest)
         self._rest = b""
         self._tell(self._reader.flush())
@@ -117,7 +117,7 @@ class Output:
             self._left_out = 0
 
     def _is_of_key(self, line: str) -> bool:
-        """A line after the first one of a private key; of that one the rest is redacted."""
+        """True for a line of a private key after its first one, whose rest is redacted."""
         if self._key_lines:
             self._key_lines -= 1
             if _KEY_ENDS in line:
@@ -141,7 +141,7 @@ class Output:
 
 
 def is_drawn_code(text: str) -> bool:
-    """A line of a QR code drawn with blocks or coloured blanks: who reads the log could scan it."""
+    """True for a line of a QR code, in blocks or blanks: a reader of the log could scan it."""
     plain = _STYLE.sub("", text)
     if not plain.strip() and _SQUARES.search(text):
         return True
@@ -162,22 +162,22 @@ ENDS |= {"conflict", "multidevice_mismatch", "proxy_block"}
 """Reasons after which no login follows at once."""
 QR_IDLE = "qr_idle"
 _VERSION = re.compile(r"[0-9A-Za-z][0-9A-Za-z._+-]{0,39}", re.ASCII)
-"""Versions of a library: a program chooses the text, and it is a label of metrics."""
+"""Versions of a library: a program chooses the text, which is a label of metrics."""
 
 
 class ProgramState(session_state.State):
-    """Unknown is a state of its own: what no program told is neither connected nor lost."""
+    """State of a program's session. Unknown is a state, too: neither connected nor lost."""
 
     def __init__(self, reporter: Reporter) -> None:
         claim = Claim(Status.INITIALIZING, phase="process", pairing_unknown=True)
         super().__init__(reporter, claim)
         self.device = ""
-        """As `Linked` has it; "" = its library told none."""
+        """The device as `Linked` has it; "" = the library told none."""
         self.told = False
         """True if the running program reports on its session."""
 
     def begun(self) -> None:
-        """A program runs and has told nothing so far."""
+        """Note that a program runs and has told nothing so far."""
         self._forget()
         self.change(Status.INITIALIZING, NOT_TOLD, pairing_unknown=True)
 
@@ -186,7 +186,7 @@ class ProgramState(session_state.State):
         self.change(Status.DISCONNECTED, reason, raw=raw)
 
     def refused(self, error: errors.EngineError) -> None:
-        """It was not started; where its files are why, the agent looks at these."""
+        """Note that the program was not started; if its files are why, the agent looks at them."""
         if error.code == MISSING:
             self.ended(error.code, str(error))
             return
@@ -194,7 +194,7 @@ class ProgramState(session_state.State):
         self.change(Status.AUTH_FAILURE, error.code, raw=str(error)[:200])
 
     def note_status(self, words: str) -> None:
-        """STATUS= of one that tells nothing else."""
+        """Note STATUS= of a program that tells nothing else."""
         if not self.told and self.claim.reason == NOT_TOLD and words != self.claim.raw:
             self.change(Status.INITIALIZING, NOT_TOLD, raw=words, pairing_unknown=True)
 
@@ -222,7 +222,7 @@ class ProgramState(session_state.State):
             handle(event)
 
     def on_ready(self) -> None:
-        """The library is loaded: from now on an event that it does not report has not happened."""
+        """Note that the library is loaded: an event that it does not report has not happened."""
         self.told = True
         if self.claim.reason in (NOT_TOLD, ENDED, FAILING):
             self.change(Status.INITIALIZING, phase="attached")
@@ -302,7 +302,7 @@ class ProgramState(session_state.State):
         self.happened("ack", id=text(event.get("id"), 64), ack=text(event.get("ack"), 20))
 
     def _on_not_kept(self, event: Mapping[str, Any]) -> None:
-        """The program has the message, and the agent has not."""
+        """Note a message that the program has, and the agent has not."""
         self.happened("error", code="not_kept", raw=text(event.get("raw"), 120))
 
     def _on_undecryptable(self, event: Mapping[str, Any]) -> None:
@@ -312,7 +312,7 @@ class ProgramState(session_state.State):
 
 
 def _number(raw: object) -> float | None:
-    """A number of seconds; None for any other value."""
+    """Return a number of seconds; None for any other value."""
     if isinstance(raw, bool) or not isinstance(raw, int | float):
         return None
     return float(raw) if -_LARGEST < raw < _LARGEST else None

@@ -48,11 +48,11 @@ class SavedSession:
             self.now = session
 
     def pair(self, account: str) -> None:
-        """On the disk first: a pairing that the next run would not know is none."""
+        """Pair, on the disk first: a pairing that the next run would not know is none."""
         self._write(self.now._replace(paired=True, account=account))
 
     def unpair(self) -> None:
-        """On the disk first: a disk that takes no writes ends no pairing."""
+        """Unpair, on the disk first: a disk that takes no writes ends no pairing."""
         if self.now is NOT_READ:
             raise EngineError("cannot use the session: its file was not read", code="no_session")
         self._write(self.now._replace(paired=False, account=""))
@@ -86,7 +86,7 @@ class SandboxEngine:
         self._stopping = False
         self._login: asyncio.Task[None] | None = None
         self._traffic: asyncio.Task[None] | None = None
-        # What one of them does not foresee ends the worker.
+        # An error that a task does not catch ends the worker.
         self._tasks = Tasks(reporter.crashed)
         self._faults = server.Faults(folder)
         self._server = server.Server(settings, self._faults)
@@ -94,7 +94,7 @@ class SandboxEngine:
         self._code_until, self._scanned = 0.0, asyncio.Event()
         self._leak: list[bytes] = []
         self._failing: dict[str, set[str]] = {}
-        """The peers whose messages cannot be decrypted, by the fault."""
+        """Fault → the peers whose messages cannot be decrypted."""
         after = settings.read_after
         self._conversation = server.Conversation(folder, self._server, reporter, after)
 
@@ -124,7 +124,7 @@ class SandboxEngine:
         return None if self._code is None else replace(self._code, expires_in=left)
 
     async def send(self, message: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The contact has it when this returns, of whatever type it is."""
+        """Send a message of any type; the contact has it when this returns."""
         if not isinstance(message.get("to"), str) or not message["to"]:
             raise InvalidRequest("cannot send: the message has no receiver", field="to")
         await self._reach("send")
@@ -196,7 +196,7 @@ class SandboxEngine:
         return {}
 
     async def _cause_fault(self, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
-        """`{"name": fault | "clear", "for": seconds | null, ...}`"""
+        """Cause a fault: `{"name": fault | "clear", "for": seconds | null, ...}`"""
         rest = {key: value for key, value in arguments.items() if key not in ("name", "for")}
         if (name := arguments["name"]) == "clear":
             self._faults.clear()
@@ -336,7 +336,7 @@ class SandboxEngine:
         return replace(
             self._claim,
             proof_age=self._server.proof_age(),
-            # What still says that it asks for a code is not paired by the same word.
+            # A claim that still asks for a code must not say `paired` as well.
             paired=self._saved.now.paired and self._claim.status is not Status.QR_REQUIRED,
             account=self._saved.now.account,
             version=VERSION,

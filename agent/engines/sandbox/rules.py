@@ -20,7 +20,7 @@ _DAY = 86_400
 
 @dataclass(frozen=True, slots=True)
 class SandboxSettings:
-    """Durations are seconds."""
+    """Settings of a sandbox session. Durations are seconds."""
 
     scan: str = setting(
         "auto",
@@ -46,7 +46,7 @@ def read_settings(raw: Mapping[str, object]) -> SandboxSettings:
 
 
 def needed_address(_settings: SandboxSettings, folder: Path) -> Address:
-    """`folder` is the engine's own. The fault `drop` with an end takes this network away."""
+    """Return the address. The fault `drop` with an end takes the network of `folder` away."""
     return Address((folder / NETWORK).absolute().as_uri())
 
 
@@ -55,7 +55,7 @@ NAME = "sandbox.json"
 
 @contextmanager
 def saving(what: str, kind: type[Exception] = OSError, where: str = "") -> Iterator[None]:
-    """An error of this kind is raised as the EngineError of a session that cannot save."""
+    """Raise an error of this kind as the EngineError of a session that cannot save."""
     try:
         yield
     except kind as error:
@@ -64,7 +64,7 @@ def saving(what: str, kind: type[Exception] = OSError, where: str = "") -> Itera
 
 
 class SessionDamagedError(Exception):
-    """The file is there and cannot be trusted; its message says what is wrong."""
+    """The session's file is there and cannot be trusted; the message says what is wrong."""
 
 
 class SessionFile(NamedTuple):

@@ -48,7 +48,7 @@ LOST_BY = {
     **{"ban": "banned", "temp-ban": "temporary_ban"},
 }
 TEMPORARY_BAN = 3600.0
-"""Seconds, where none are given."""
+"""Seconds of a ban, if none are given."""
 
 
 class Fault(NamedTuple):
@@ -58,7 +58,7 @@ class Fault(NamedTuple):
 
     @property
     def lost(self) -> dict[str, Any]:
-        """Why the connection ends by it, as the claim has it."""
+        """Return why the connection ends by this fault, as the claim has it."""
         until = self.until_wall if self.name == "temp-ban" else None
         return {"reason": LOST_BY[self.name], "until_wall": until}
 
@@ -86,11 +86,11 @@ class Faults:
         return None if ended else fault
 
     def list(self) -> dict[str, float | None]:
-        """Every active fault with its end."""
+        """Return every active fault with its end."""
         return {name: fault.until_wall for name, fault in self._active.items() if self.active(name)}
 
     def clear(self, *names: str) -> None:
-        """End these faults, or all when none is named."""
+        """End these faults, or all if none is named."""
         for name in names or tuple(self._active):
             self._active.pop(name, None)
         self._keep()
@@ -115,18 +115,18 @@ class Faults:
 
 
 PONG_LIMIT = 0.5
-"""Seconds; what the protocol waits for the answer to a ping."""
+"""Seconds that the protocol waits for the answer to a ping."""
 
 
 class Server:
-    """One connection at a time."""
+    """WhatsApp's server, as the sandbox plays it: one connection at a time."""
 
     def __init__(self, settings: SandboxSettings, faults: Faults) -> None:
         self._settings, self._faults = settings, faults
         self._last_frame, self.connected = 0.0, False
 
     async def connect(self) -> Fault | None:
-        """The fault for which the server, or the network before it, does not take it."""
+        """Connect; return the fault for which the server, or the network before it, refuses."""
         await asyncio.sleep(self._settings.login_seconds)
         for name in ("drop", "outdated", "ban", "temp-ban", "conflict"):
             if fault := self._faults.active(name):
@@ -210,7 +210,8 @@ class Held:
         self._db.close()
 
     def add(self, records: Sequence[Record], due: float = 0.0) -> None:
-        """It is not lost once this returns. `due`: the wall time before which it is not given."""
+        """Add records, which are not lost once this returns. `due`: Unix time before which they are
+        not given."""
         rows = [(due, json.dumps(record)) for record in records]
         with self._doing("hold messages"), self._db:
             self._db.executemany("insert into waiting (due, record) values (?, ?)", rows)
@@ -230,7 +231,7 @@ class Held:
             self._db.executemany("delete from waiting where number = ?", numbers)
 
     def receive(self, chat: str, id: str, message: Record) -> bool:
-        """On the contact's phone when this returns; False: it was there already."""
+        """Bring a message to the contact's phone at once; False: it was there already."""
         add = "insert or ignore into heard (chat, id, message) values (?, ?, ?)"
         text = json.dumps({"at": round(time.time(), 3), **message})
         with self._doing("deliver messages"), self._db:
@@ -240,7 +241,7 @@ class Held:
         return done.rowcount == 1
 
     def page(self, after: int, limit: int) -> Mapping[str, Any]:
-        """The messages after that cursor, and the cursor of the last one of them."""
+        """Return the messages after that cursor, and the cursor of the last one of them."""
         ask = "select * from heard where cursor > ? order by cursor limit ?"
         found: list[Mapping[str, Any]] = []
         size = 0
@@ -272,21 +273,21 @@ MORE = (
     ("true or false", bool, ("video",)),
     ("a number", (int, float), ("at",)),
 )
-"""Fields of a record that `say` takes as they are, beside its own."""
+"""Fields of a record that `say` takes as they are, beside `say`'s own."""
 _NOT_SHOWN = ("key", "to", "content", "upload")
 """Fields of a sent message that its contact does not see."""
 
 FOLDER, MEDIA = "whatsapp", "media"
-"""Beside the session's own folder: what WhatsApp and the contacts have is no part of a session."""
+"""Folders beside the session's own: what WhatsApp and contacts have is no part of a session."""
 AT_ONCE = 200
 """Messages that WhatsApp gives before it waits until they are taken."""
 AGAIN_AFTER = 1.0
-"""Seconds until it gives again what was not taken."""
+"""Seconds until WhatsApp gives again what was not taken."""
 LARGEST = 256 << 10
 """Bytes of `fields`, which the link has to take beside the longest text and a part of a file."""
 PIECE = 192 * 1024
 NOISE = "5511900000001"
-"""Who writes at the rate of the settings."""
+"""The contact that writes at the rate of the settings."""
 
 
 class Conversation:
@@ -328,7 +329,7 @@ class Conversation:
                     self._happened(record)
 
     def say(self, said: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Something happens at a contact, or on the account's phone; `count` times."""
+        """Let something happen at a contact, or on the account's phone; `count` times."""
         check_fields(said.get("fields", {}))
         said, hidden = self._with_file(said)
         every = [said]
@@ -341,7 +342,7 @@ class Conversation:
         return {"id": records[0]["message_id"], "record": records[0]["id"]}
 
     def send(self, message: Mapping[str, Any]) -> str:
-        """The message's id, once the contact has it; with a key that came before, the same one."""
+        """Return the message's id once the contact has it; for a key that came before, the same."""
         key = message.get("key")
         id = "3EB0" + key[:18].upper() if isinstance(key, str) and key else new_id()
         chat = jid_of(message["to"], "to")
@@ -373,7 +374,7 @@ class Conversation:
         return self._held.page(asked.get("after", 0), asked.get("limit", 100))
 
     async def make_noise(self, every: float) -> None:
-        """By turns a contact writes, and the account's owner on the phone."""
+        """Let a contact and the account's owner on the phone write by turns."""
         for number in itertools.count(1):
             await asyncio.sleep(every)
             if not self._server.frame():
@@ -385,7 +386,7 @@ class Conversation:
                 self._add([record, *more])
 
     def take_part(self, part: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The command `file_part`: one part after the other."""
+        """Take a part, for the command `file_part`: one after the other."""
         path, raw = self._upload(part.get("upload")), binascii.a2b_base64(part["data"])
         with saving("hold the file"), path.open("ab" if part["index"] else "wb") as file:
             file.write(raw)
@@ -408,7 +409,7 @@ class Conversation:
         return {**said, **changed}, {"_media": {"file": file["sha256"]}}
 
     def _whole(self, message: Record, *, stays: bool = False) -> dict[str, Any]:
-        """Size and checksum of a message's file; {} without one. `stays`: to be loaded."""
+        """Return size and checksum of a message's file; {} without one. `stays`: to be loaded."""
         name = message.get("upload")
         if isinstance(content := message.get("content"), str):
             name = os.urandom(16).hex()
@@ -448,7 +449,7 @@ class Conversation:
             self._reporter.happened(Happening(kind, detail))
 
     def _media(self) -> Path:
-        """Made at its first use, with the rights of the session's own folder."""
+        """Return the folder of media; the first use makes it with the session folder's rights."""
         folder = self._session.with_name(FOLDER)
         with saving("hold the file"):
             for each in (folder, folder / MEDIA):
@@ -458,12 +459,12 @@ class Conversation:
         return folder / MEDIA
 
 
-# What contacts do, as records of messages: each kind that a real engine has. The API has checked
-# the types of the fields.
+# Records of what contacts do, of each kind that a real engine has. The API has checked the types
+# of the fields.
 
 
 def jid_of(contact: object, field: str = "contact") -> str:
-    """A phone number, or a chat's id as it is."""
+    """Return the jid of a phone number, or a chat's id as it is."""
     text = contact.strip() if isinstance(contact, str) else ""
     if whatsapp.is_phone(text):
         return f"{whatsapp.digits_of(text)}@s.whatsapp.net"
@@ -504,7 +505,7 @@ def record_of(said: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_fields(fields: Mapping[str, Any]) -> None:
-    """More of a record for `say`; InvalidRequest names what is wrong."""
+    """Check more fields of a record for `say`; InvalidRequest names what is wrong."""
     if len(json.dumps(fields, ensure_ascii=False).encode(errors="replace")) > LARGEST:
         raise InvalidRequest(f"cannot say it: fields has more than {LARGEST} bytes", field="fields")
     known: dict[str, tuple[str, Any]] = {it: more[:2] for more in MORE for it in more[2]}

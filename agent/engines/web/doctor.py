@@ -28,7 +28,7 @@ _SETTINGS = (
 
 
 def sandbox_problem() -> Finding | None:
-    """Why an unprivileged browser gets no sandbox of its own on this machine, and the cure."""
+    """Return why an unprivileged browser gets no own sandbox on this machine, and the cure."""
     for path, off, cure in _SETTINGS:
         with suppress(OSError):
             if (Path("/proc/sys") / path).read_text().strip() == off:
@@ -56,7 +56,7 @@ def _without_sandbox(why: str, cure: str) -> Finding:
 
 
 def _run(unshare: str) -> "subprocess.CompletedProcess[str]":
-    """Run as an unprivileged user where possible: what root may do says nothing of a worker."""
+    """Run as an unprivileged user if possible: what root may do says nothing of a worker."""
     line = [unshare, "--user", "--map-root-user", "--pid", "--net", "--fork", "true"]
     how: dict[str, Any] = {"capture_output": True, "text": True, "timeout": 20.0, "input": ""}
     # Not on root's terminal.
@@ -70,7 +70,7 @@ def _run(unshare: str) -> "subprocess.CompletedProcess[str]":
 def examine(
     cache: Path, env: Mapping[str, str] = os.environ, kinds: Iterable[str] = (rules.SHELL,)
 ) -> list[Finding]:
-    """Every finding; an empty list when the engine can run, with all these kinds of browsers."""
+    """Return all findings; none if the engine can run, with all these kinds of browsers."""
     named = env.get("WA_BROWSER", "")
     # One that is named is the only one, whatever an instance asks for.
     wanted = [rules.SHELL] if named else sorted(kinds)

@@ -40,7 +40,7 @@ REST, COMPARE_REST = 5.0, 60.0
 """Seconds before the next try when the page did not answer, or the records were not kept; and
 before the next comparison after one that failed."""
 _GONE = frozenset({"not_running", "browser_gone", "page_crashed", "not_ready"})
-"""With these the page has ended or is another one: the next comparison finds what it lacks."""
+"""Codes with which the page has ended or is another one: the next comparison finds the rest."""
 _WITHIN = 20.0
 _NEXT_WITHIN = 60.0
 _COMPARE_WITHIN = 120.0
@@ -51,19 +51,19 @@ _MOST = 1000
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """All of this account's messages before this moment are kept."""
+    """The moment before which all of this account's messages are kept."""
 
     at: float
     account: str = ""
 
     @property
     def since(self) -> float:
-        """From when a comparison looks."""
+        """The time from which a comparison looks."""
         return max(0.0, self.at - MARGIN)
 
 
 def read_mark(folder: Path) -> Mark:
-    """The session's mark; where none can be read, now: a history is not handed over."""
+    """Return the session's mark; if none can be read, now: a history is not handed over."""
     try:
         raw = json.loads((folder / TAKEN).read_bytes())
         return Mark(float(raw["at"]), str(raw["account"])[:40])
@@ -77,7 +77,7 @@ def write_mark(folder: Path, mark: Mark) -> None:
 
 
 class Intake:
-    """Takes in what arrives in one session, where messages are kept."""
+    """Takes in what arrives in one session, if messages are kept."""
 
     def __init__(
         self, folder: Path, keeper: base.Keeper, session: Session, view: SessionView, tasks: Tasks
@@ -91,7 +91,7 @@ class Intake:
         self._document = ""
         """The document that answered last, by a name that it drew."""
         self._done = 0
-        """The number of the last record of it that is kept."""
+        """Number of the last kept record of the document."""
         self._compared: tuple[float, float] | None = None
         """The first comparison of this document since the mark moved: our clock, and WhatsApp's."""
         self._due_at = 0.0
@@ -135,7 +135,7 @@ class Intake:
             await self._pause()
 
     async def _pause(self) -> None:
-        """Until the page has something, or the next comparison is due."""
+        """Wait until the page has something, or the next comparison is due."""
         rest = self._due_at - clock.boot_now() if self._is_connected else COMPARE_EVERY
         await until_set(self.wake, max(rest, 0.1))
         self.wake.clear()
@@ -145,18 +145,18 @@ class Intake:
         return self._view.claim.status is ConnectionStatus.CONNECTED
 
     def _failed(self, error: Exception) -> None:
-        """Tells it once. The page's own words may name a contact."""
+        """Log a failure once, without the page's own words: they may name a contact."""
         code = error.code if isinstance(error, errors.WaError) else type(error).__name__
         level = logging.DEBUG if self._troubled or code in _GONE else logging.WARNING
         log.log(level, "messages wait in the page, not all are kept (%s)", code)
         self._troubled = self._troubled or level == logging.WARNING
 
     async def _drain(self, page: Page) -> None:
-        """All records of events that the page has now."""
+        """Keep all records of events that the page has now."""
         while True:
             answer = await _ask(page, "take", self._document, self._done, within=_WITHIN)
             if answer["document"] != self._document:
-                # What the last one still had, a comparison finds.
+                # A comparison finds the records that the last document still had.
                 self._document, self._done = answer["document"], 0
                 self._compared, self._due_at = None, 0.0
             if lost := _count(answer.get("lost")):
@@ -215,7 +215,7 @@ async def _ask(page: Page, what: str, *given: Any, within: float) -> Mapping[str
 
 
 def _records(answer: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Everything here was said by the page: a record without an id or a kind is none."""
+    """Return the records of a page's answer. It is not trusted: one without id or kind is none."""
     given = answer.get("records")
     return [each for each in given[:_MOST] if is_record(each)] if isinstance(given, list) else []
 
@@ -268,7 +268,7 @@ def open_engine(folder: Path, settings: Mapping[str, Any], reporter: base.Report
 
 
 class WebEngine:
-    """One session. At most one task of its own: a start, or a way back from trouble."""
+    """The engine of one session. It has at most one task: a start, or a way back from trouble."""
 
     def __init__(
         self,
@@ -380,7 +380,7 @@ class WebEngine:
         await self._starts.end()
 
     async def save(self) -> None:
-        """While it runs on, what the browser wrote; at a stop, the whole profile."""
+        """Save what the browser wrote, or at a stop the whole profile."""
         if self._starts.stopping:
             self._reporter.progress()
             await self._intake.finish()
@@ -462,7 +462,7 @@ class WebEngine:
         self._publish()
 
     def _publish(self) -> None:
-        """Tell what is new, and write down what must outlive this worker."""
+        """Publish a new claim, and write down what must outlive this worker."""
         if self._view.pairing_to_save and not self._saving and not self._starts.stopping:
             self._saving = True
             self._tasks.start(self._save_pairing(), "save the pairing")

@@ -21,7 +21,7 @@ def bundle_path(cache: Path) -> Path:
 
 
 def read_bundle(cache: Path) -> str:
-    """The bundle's text; ConfigError when it is missing or not the one we know."""
+    """Return the bundle's text; ConfigError if it is missing or not the one we know."""
     path = bundle_path(cache)
     try:
         with files.open_plain(path, links=True) as file:
@@ -69,7 +69,7 @@ def fetch_bundle(cache: Path) -> Path:
 
 
 def keep_bundle(cache: Path, content: bytes) -> Path:
-    """Write it into the cache in one step; EngineError when it is not the one we know."""
+    """Write the bundle into the cache in one step; EngineError if it is not the one we know."""
     if (digest := sha256(content)) != SHA256:
         why = f"cannot use this bundle: sha256 {digest} is not that of {NAME} {VERSION}"
         raise errors.EngineError(why, code="bundle_changed")
@@ -109,7 +109,7 @@ def _unpack(package: bytes) -> bytes:
 
 
 def read_package(file: str) -> bytes:
-    """A package file that was brought here; "-" is the standard input."""
+    """Read a package file that was brought here; "-" is the standard input."""
     if file == "-":
         return sys.stdin.buffer.read()
     try:

@@ -27,10 +27,10 @@ class Outgoing:
     to: str
     kind: str
     content: Mapping[str, Any] = field(repr=False)
-    """As observer.js takes it."""
+    """Content as observer.js takes it."""
     options: Mapping[str, Any] = field(repr=False)
     id: str = ""
-    """WhatsApp's id for it, the same for each try of one message; "" = the page draws it."""
+    """WhatsApp's id of the message, the same for each try; "" = the page draws one."""
 
     @property
     def about(self) -> str:
@@ -78,7 +78,7 @@ def _writer(message: Mapping[str, Any], key: str) -> str:
 
 
 def _id_of(message: Mapping[str, Any]) -> str:
-    """WhatsApp's id of the message with this key, in the form of the page's own ids."""
+    """Return WhatsApp's id of the message with this key, in the form of the page's own ids."""
     key = message.get("key", "")
     if not isinstance(key, str) or len(key) > 1000:
         raise InvalidRequest("cannot send: key is no text of at most 1000 characters", field="key")
@@ -142,7 +142,7 @@ _READ: Mapping[str, Callable[[Mapping[str, Any]], _Read]] = {
 
 
 def outcome(id: str, raw: Any) -> dict[str, Any]:
-    """The answer for who asked; EngineError when WhatsApp Web surely did not send it."""
+    """Return the answer; EngineError if WhatsApp Web surely did not send the message."""
     if not isinstance(raw, Mapping):
         return {"id": id, "outcome": "unknown"}
     if isinstance(sent := raw.get("ok"), Mapping):
@@ -158,7 +158,7 @@ def outcome(id: str, raw: Any) -> dict[str, Any]:
 
 
 def _error_code(raw: Mapping[str, Any]) -> str:
-    """The bundle's own code where it has one."""
+    """Return the bundle's own code if there is one."""
     if raw.get("broke"):
         return "page_incomplete"
     code = str(raw.get("error", ""))
@@ -189,7 +189,7 @@ def refusal(what: str, raw: Any) -> EngineError:
 
 
 def _why(raw: Mapping[str, Any]) -> str:
-    """In the page's words, but for those of JavaScript itself."""
+    """Return the page's words, but for those of JavaScript itself."""
     broke = raw.get("broke")
     if not isinstance(broke, list):
         return str(raw.get("message", "refused"))[:200]
@@ -206,7 +206,7 @@ FILE_ANSWER = 60.0
 
 
 async def _done(page: Page, doing: str, what: str, *given: Any) -> Any:
-    """The page's answer; EngineError when it did not do it."""
+    """Return the page's answer; EngineError if the page did not do it."""
     raw = await page.ask(what, *given, ANSWER, within=ANSWER + 1)
     if not isinstance(raw, Mapping) or "ok" not in raw:
         raise refusal(doing, raw)
@@ -232,7 +232,7 @@ async def send(page: Page, asked: Outgoing) -> Mapping[str, Any]:
 
 
 async def take_part(page: Page, part: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The page holds it until the message that needs it comes, at most two minutes."""
+    """Give the page a part, which it holds until its message comes, at most two minutes."""
     given = (part.get("upload"), part.get("index"), part.get("data"), UPLOAD_LIMIT)
     return {"size": await _done(page, "take a part of the file", "file_part", *given)}
 
@@ -274,7 +274,7 @@ async def picture(page: Page) -> Mapping[str, Any]:
 
 
 async def mark_read(page: Page, asked: Mapping[str, Any]) -> None:
-    """WhatsApp Web knows no receipt for one message: all of the chat are marked."""
+    """Mark a chat as read: WhatsApp Web knows no receipt for one message."""
     await _done(page, "mark messages as read", "mark_read", chat_of(asked.get("chat")))
 
 
@@ -285,7 +285,7 @@ async def presence(page: Page, asked: Mapping[str, Any]) -> None:
 
 
 async def load_media(page: Page, record: Mapping[str, Any]) -> AsyncGenerator[bytes, None]:
-    """An empty piece says that the page is still loading."""
+    """Yield the pieces of a file; an empty one says that the page is still loading."""
     begun = await _ask_for_file(page, "begin", str(record["_media"].get("key", "")))
     name, size = str(begun.get("name", "")), None
     try:

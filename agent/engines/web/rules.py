@@ -63,7 +63,7 @@ def read_settings(raw: Mapping[str, object]) -> WebSettings:
 
 
 def needed_address(settings: WebSettings, _folder: Path) -> Address:
-    """The site's own address, on the way that the browser takes."""
+    """Return the site's own address, on the way that the browser takes."""
     return base.address_of(settings.url, settings.proxy)
 
 
@@ -71,7 +71,7 @@ PROFILE = "profile"
 """The folder, in the session's own, that is the browser's profile."""
 NOTE = "web.json"
 STORES = "Default/IndexedDB"
-"""Below the profile: a folder for each site's databases."""
+"""Folder below the profile with a folder for each site's databases."""
 MADE_BY_BROWSER = frozenset(
     {
         *("Cache", "Code Cache", "GPUCache", "CacheStorage", "ScriptCache", "DawnCache"),
@@ -124,7 +124,7 @@ def check_profile(folder: base.SessionFolder, profile: str) -> base.FilesReport:
 
 
 def linked(folder: base.SessionFolder) -> base.Linked:
-    """The note names the device since its first connection with this version of the engine."""
+    """Return the device, which the note names since its first connection with this engine."""
     note = base.object_of(folder.read(NOTE))
     account, device = (note.get(name) for name in ("account", "device"))
     known = note.get("paired") is True and isinstance(account, str) and isinstance(device, str)
@@ -148,7 +148,7 @@ def _leveldb_problem(store: Path, sizes: Mapping[str, int]) -> str:
 
 
 def check_login(session: Path, account: str) -> None:
-    """The page would be connected as the other account, which programs took for this one."""
+    """Refuse another account's pairing: programs would take it for this account."""
     try:
         note = base.object_of((session / NOTE).read_bytes())
     except OSError:

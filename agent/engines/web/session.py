@@ -58,7 +58,7 @@ def holder(profile: Path) -> int | None:
 
 
 def prepare_profile(session: Path) -> None:
-    """Make the profile ready for a browser; EngineError `profile_in_use` when one has it."""
+    """Make the profile ready for a browser; EngineError `profile_in_use` if one has it."""
     profile = rules.profile_path(session)
     try:
         profile.mkdir(mode=0o700, exist_ok=True)
@@ -103,11 +103,11 @@ class Note:
     page: str = ""
     """The version of the last page that connected."""
     device: str = ""
-    """Drawn at the first connection of a pairing: the same in each copy of this session."""
+    """A word drawn at the first connection of a pairing: each copy of the session has it."""
 
 
 def read_note(session: Path) -> Note:
-    """A note that cannot be read is an empty one: nothing in it is needed to connect."""
+    """Read the note. An unreadable one is empty: nothing in it is needed to connect."""
     try:
         raw = json.loads((session / rules.NOTE).read_bytes())
         account, page, device = raw["account"], raw["page"], raw.get("device", "")
@@ -131,7 +131,7 @@ def keep_page(session: Path, version: str, document: str) -> None:
 
 
 def read_page(session: Path, wanted: str, note: Note) -> str | None:
-    """The pinned document; None: the live one. EngineError when a named version is not there."""
+    """Return the pinned document; None: the live one. EngineError: a named version is not there."""
     version = note.page if wanted == rules.KNOWN_GOOD else wanted
     if wanted == rules.LIVE or not version:
         return None
@@ -147,7 +147,7 @@ def read_page(session: Path, wanted: str, note: Note) -> str | None:
 
 
 def keep_diagnostics(session: Path, facts: Mapping[str, Any], picture: bytes | None) -> Path:
-    """Leave what was seen of a failed start; never a code, never a message."""
+    """Keep what was seen of a failed start; never a code, never a message."""
     folder = session / _DIAGNOSTICS
     folder.mkdir(mode=0o700, exist_ok=True)
     name = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
@@ -238,12 +238,12 @@ class Needs:
 
     program: Program
     script: str
-    """Large, and needed for a moment only."""
+    """Script of each document. It is large, and needed for a moment only."""
 
 
 @dataclass(slots=True)
 class Session:
-    """At most one browser at a time, on the one profile in `folder`."""
+    """A session's browser: at most one at a time, on the one profile in `folder`."""
 
     folder: Path
     settings: rules.WebSettings
@@ -262,13 +262,13 @@ class Session:
 
     @property
     def page(self) -> Page:
-        """EngineError while there is none."""
+        """The page; EngineError while there is none."""
         if self._page is None or self._browser is None or not self._browser.alive:
             raise errors.EngineError("cannot use the page: no browser runs", code="not_running")
         return self._page
 
     async def open(self) -> None:
-        """A browser with an empty page that listens; EngineError says what failed."""
+        """Open a browser with an empty page that listens; EngineError says what failed."""
         needs = await asyncio.to_thread(self.needs)
         await self._take_profile()
         note = read_note(self.folder)
@@ -283,7 +283,7 @@ class Session:
             await self._page.serve(pinned, within=10.0)
 
     async def _take_profile(self) -> None:
-        """A browser that was killed a moment ago may not have let go of it yet."""
+        """Take the profile, which a browser that was killed a moment ago may still hold."""
         for left in range(PROFILE_TRIES, -1, -1):
             try:
                 await asyncio.to_thread(prepare_profile, self.folder)
@@ -294,7 +294,7 @@ class Session:
             await asyncio.sleep(0.1)
 
     async def load(self, *, past_caches: bool) -> None:
-        """`past_caches`: as a browser that never saw this page, with the pairing that it has."""
+        """Load the page. `past_caches`: as a browser that never saw it, with the pairing it has."""
         await self.page.loading.watch()
         if past_caches:
             await self.page.loading.forget_caches(origin_of(self.settings.url))
@@ -339,7 +339,7 @@ _WITHIN = 8.0
 
 
 class Record:
-    """Never raises: a session that lives is worth more than a note about it."""
+    """Keeps the note. Never raises: a session that lives is worth more than its note."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -384,7 +384,7 @@ class Record:
         return True
 
     async def keep_page(self, page: Page, address: str, version: str) -> None:
-        """The page that just connected is the last known good one."""
+        """Keep the page that just connected, as the last known good one."""
         try:
             document = await page.source(address, within=_WITHIN)
             await asyncio.to_thread(keep_page, self._folder, version, document)
@@ -428,7 +428,7 @@ LOOK_EVERY = 1.0
 
 @dataclass(slots=True)
 class Starts:
-    """The folder, the browser's session, and what is known of both."""
+    """Starts a session: it has the folder, the browser's session, and what is known of both."""
 
     folder: Path
     settings: rules.WebSettings
@@ -439,7 +439,7 @@ class Starts:
     """Reports what the view claims now."""
     tasks: Tasks
     stopping: bool = False
-    """Nothing more begins by itself."""
+    """True if nothing more begins by itself."""
     _work: asyncio.Task[None] | None = None
     _follower: asyncio.Task[None] | None = None
     _browser_ends: list[float] = field(default_factory=list)
@@ -457,7 +457,7 @@ class Starts:
         self._work = self.tasks.start(work(), "web session")
 
     def connect(self) -> None:
-        """The agent wants a connection: the next try, with all of its own attempts."""
+        """Connect for the agent: the next try, with all of its own attempts."""
         self._browser_ends.clear()
         self._past_caches_at = -math.inf
         view = self.view
@@ -469,7 +469,7 @@ class Starts:
         await cancel(self._work, self._follower)
 
     def come_back(self, word: str) -> None:
-        """After an end of the page or the browser; too many of them are the agent's turn."""
+        """Come back after an end of page or browser; after too many it is the agent's turn."""
         if not self.may_begin:
             return
         now = clock.boot_now()
@@ -506,7 +506,7 @@ class Starts:
         return True
 
     async def start(self, *, word: str = "", past_caches: bool = False) -> None:
-        """`word`: the interruption that it follows."""
+        """Start the page. `word`: the interruption that the start follows."""
         if self.record.paired and (lost := await asyncio.to_thread(rules.lost_store, self.folder)):
             log.error("not starting a browser: the session is paired, and %s", lost)
             self.view.claim = Claim(Status.AUTH_FAILURE, SUSPECT, raw=lost[:200])
@@ -533,7 +533,7 @@ class Starts:
             self._follow()
 
     def complete(self, missing: Collection[str]) -> None:
-        """A connected page without what sending needs may be an old copy, or half of a new one."""
+        """Begin again if a connected page lacks what sending needs: it may be an old copy."""
         lacks = SENDING.intersection(missing)
         connected = self.view.claim.status is Status.CONNECTED
         if not (lacks and connected and self.may_begin and self.session.alive):

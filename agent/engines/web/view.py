@@ -23,7 +23,7 @@ REFUSALS = frozenset({"CONFLICT", "DEPRECATED_VERSION", "PROXYBLOCK", "SMB_TOS_B
 """Stream modes and socket states after which the page does not go on by itself."""
 
 _LIVES = frozenset({"MAIN", "SYNCING", "QR"})
-"""Modes in which an update that is offered is no condition."""
+"""Modes in which an offered update does not matter."""
 
 FRESH_PAGE = frozenset(
     {"browser_unsupported", "client_outdated", "injection_failed", "page_unusable"}
@@ -61,7 +61,7 @@ class PageFacts:
     age: float = 0.0
     """Seconds since this document began."""
     idle: float = 0.0
-    """Seconds since its loading last moved on; not the page's word but the engine's."""
+    """Seconds since the loading last moved on; the engine's word, not the page's."""
     loaded: bool = False
     failure: str = ""
     """Error that the bundle threw when it started."""
@@ -76,7 +76,7 @@ class PageFacts:
     account: str = ""
     version: str = ""
     progress: float | None = None
-    """Percent of the messages that came while it was away."""
+    """Percent of the messages that came while the session was away."""
     sockets: int = 0
     frames: int = 0
     frame_age: float | None = None
@@ -87,7 +87,7 @@ class PageFacts:
 
 @dataclass(frozen=True, slots=True)
 class Story:
-    """The past of a session, as far as it decides how a look is read."""
+    """A session's past, as far as it decides how a look is read."""
 
     ended: str = ""
     """The word that ended the session; it stays until the next connect."""
@@ -98,11 +98,11 @@ class Story:
     """A word that explains a logout which was not seen yet."""
     was_connected: bool = False
     passkey: bool = False
-    """The page asked for a passkey; nothing can answer it."""
+    """True if the page asked for a passkey; nothing can answer that."""
 
 
 _LONGEST = {"qr": 2000, "words": 2000, "failure": 300, "address": 120, "origin": 120, "title": 60}
-"""Signs of a text that a page says; 40 of any other."""
+"""Signs of these texts of a page; 40 of any other."""
 
 
 def read_fields(kind: type[Form], raw: Any) -> Form | None:
@@ -122,7 +122,7 @@ def read_fields(kind: type[Form], raw: Any) -> Form | None:
 
 
 def parse_wall(raw: Any) -> float | None:
-    """A moment as the page tells it: seconds, or milliseconds as browsers count."""
+    """Return the Unix time of a page's moment: in seconds, or milliseconds as browsers count."""
     if isinstance(raw, bool) or not isinstance(raw, int | float):
         return None
     if not 1e9 < raw < 1e14:
@@ -150,20 +150,20 @@ def next_story(
 
 
 def left_for(story: Story, address: str) -> Story:
-    """The page went to another document; the real site names a logout in its address."""
+    """Note that the page went to another document; the site names a logout in its address."""
     if "post_logout=1" in address.partition("?")[2] and not story.ended:
         return _logged_out(story)
     return replace(story, announced="")
 
 
 def _logged_out(story: Story) -> Story:
-    # What is named beside a plain logout says more, if it is a word that we know.
+    # The reason announced beside a plain logout says more, if it is a known word.
     reason = story.announced if whatsapp.web_reason(story.announced) != "unknown" else ""
     return replace(story, ended=reason or "LOGOUT", was_connected=False)
 
 
 def claim_of(facts: PageFacts | None, story: Story) -> Claim:
-    """The claim without its proof."""
+    """Return the claim without its proof."""
     if story.ended:
         reason = whatsapp.web_reason(story.ended)
         return Claim(
@@ -226,7 +226,7 @@ def _unpaired(facts: PageFacts, story: Story) -> Claim:
 
 
 def _without_stream(facts: PageFacts) -> str:
-    """A page whose stream cannot be read long after it is ready has changed its modules."""
+    """Judge a page without a readable stream: long after it is ready, its modules have changed."""
     return "injection_failed" if not facts.mode and facts.age > SLOW_STREAM else ""
 
 
@@ -252,23 +252,23 @@ _UNSUPPORTED = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One look at the document, whatever it is."""
+    """One look at a document, WhatsApp's or not."""
 
     address: str = ""
     """Host and path, without what follows the question mark."""
     origin: str = ""
     status: int = 0
-    """HTTP's; 0: the browser does not say."""
+    """HTTP's status; 0: the browser does not say."""
     title: str = ""
     complete: bool = False
     modules: int = 0
     """WhatsApp's modules that the page defined so far; 0: it defines none."""
     words: str = ""
-    """The beginning of its text; only for judging it."""
+    """The beginning of the document's text; only for judging it."""
 
     @property
     def shown(self) -> str:
-        """For people."""
+        """The document for people."""
         status = f"HTTP {self.status}" if self.status else "no HTTP status"
         return printable(f'{status} from {self.address}, title "{self.title}"')
 
@@ -293,7 +293,7 @@ def printable(words: str) -> str:
 
 
 def place_of(address: str) -> str:
-    """Host and path of an address, as people are shown it."""
+    """Return host and path of an address, as people see it."""
     parts = urlsplit(address)
     return printable(parts.netloc + parts.path)[:120]
 
@@ -315,7 +315,7 @@ LOOK = """(() => {
     },
   };
 })()"""
-"""Asked in any document: `read` is null where nothing of ours runs."""
+"""The question to any document: `read` is null if nothing of ours runs there."""
 
 LONGEST = 900.0
 """Seconds after which bytes of a start no longer count: a page may fetch something for ever."""
@@ -347,7 +347,7 @@ class Advance:
         return now - self._moved_at
 
     def forward(self, claim: Claim) -> Claim:
-        """The claim, never behind what this start showed before."""
+        """Return the claim, never behind what this start showed before."""
         if claim.status not in UNSETTLED:
             self._furthest = None
             return claim
@@ -362,7 +362,7 @@ class Advance:
 
 
 def _rank(claim: Claim) -> tuple[int, bool]:
-    """A session that lost its connection says no phase once its page is there again."""
+    """Rank a claim: a session that lost its connection has no phase once its page is back."""
     phase = list(PHASES).index(claim.phase) if claim.phase in PHASES else len(PHASES)
     return phase, claim.status is ConnectionStatus.LOADING
 
@@ -374,7 +374,7 @@ PATIENCE = 60.0
 
 
 class SessionView:
-    """Changed by what the page says; `claim` is what follows from it."""
+    """A session as the page shows it; `claim` follows from what the page says."""
 
     def __init__(self, *, pairing_safe: bool = False) -> None:
         self.claim = Claim(Status.INITIALIZING, phase="process")
@@ -382,7 +382,7 @@ class SessionView:
         self.address = ""
         """Address of the document that is shown."""
         self.silent = False
-        """The last question to the page got no answer."""
+        """True if the last question to the page got no answer."""
         self.pairing_safe = pairing_safe
         """True if the pairing that the page shows is known to be on the disk."""
         self._story = Story()
@@ -403,23 +403,23 @@ class SessionView:
         self.silent = False
 
     def ended(self, word: str) -> None:
-        """The end is known for sure, before the page says so."""
+        """Take in an end that is known for sure, before the page says so."""
         self._story = replace(self._story, ended=word, was_connected=False)
         self._conclude()
 
     @property
     def has_ended(self) -> bool:
-        """WhatsApp ended the session; the claim stays until the agent connects it again."""
+        """True if WhatsApp ended the session; the claim stays until the agent connects it again."""
         return bool(self._story.ended)
 
     def pairing_is_safe(self) -> None:
-        """The pairing is on the disk: it may be published."""
+        """Note that the pairing is on the disk: it may be published."""
         self.pairing_safe = True
         self._conclude()
 
     @property
     def pairing_to_save(self) -> bool:
-        """The page shows a pairing that a killed browser may still lose."""
+        """True if the page shows a pairing that a killed browser may still lose."""
         return not self.pairing_safe and self.facts is not None and self.facts.auth is True
 
     def failed(self, reason: str, raw: str) -> None:
@@ -442,7 +442,7 @@ class SessionView:
             self._frames = facts.frames
             self._proof_at = now - (facts.frame_age or 0.0)
         elif not facts.sockets and self.claim.status is Status.CONNECTED:
-            # Its socket is out of our sight (in a worker of its own): the page's word must do.
+            # The page's socket is out of our sight (in a web worker): the page's word must do.
             self._proof_at = now
 
     def look_at_document(self, raw: Mapping[str, Any], size: int, wanted: str, now: float) -> None:
@@ -459,7 +459,7 @@ class SessionView:
 
     @property
     def is_loading(self) -> bool:
-        """The page is not ready yet, so far as it can still get there."""
+        """True if the page is not ready yet and can still get there."""
         starting = self.claim.status not in (Status.DISCONNECTED, Status.AUTH_FAILURE)
         return starting and (self.facts is None or not self.facts.ready)
 
@@ -476,7 +476,7 @@ class SessionView:
 
     @property
     def lacks_code(self) -> bool:
-        """WhatsApp asked for a passkey and shows no code for another try."""
+        """True if WhatsApp asked for a passkey and shows no code for another try."""
         shown = self.facts is not None and self.facts.qr
         return self.claim.reason == PASSKEY_REQUIRED and not shown
 

@@ -81,7 +81,7 @@ export class Arrivals {
   }
 
   async #decrypted(node, padded, current) {
-    // Its connection is gone: undecrypted it comes again, while a used key costs a retry.
+    // The message's connection is gone: undecrypted it comes again, but a used key costs a retry.
     if (!current()) throw new Error("the connection of this message ended");
     const records = this.#guarded(() => this.#read(node, this.#lib.unpadRandomMax16(padded)));
     if (!records.length) return;
@@ -104,7 +104,7 @@ export class Arrivals {
     return recordsOf(this.#lib, message, { me: this.#creds.me, fresh, votes });
   }
 
-  // What cannot be read here cannot be read by the library either, and is its to answer.
+  // A message that cannot be read here cannot be read by the library either, which answers it.
   #guarded(work) {
     try {
       return work();

@@ -77,8 +77,8 @@ function answerOf(address, agent, still) {
   });
 }
 
-// What comes, while it comes fast enough. Only the waiting for the server counts: a worker that is
-// slow to take a piece is not the server's fault.
+// Yields the chunks of `answer` while they come fast enough. Only the waiting for the server
+// counts: a worker that is slow to take a piece is not the server's fault.
 async function* inTime(answer, still) {
   let [waited, bytes, since] = [0, 0, performance.now()];
   for await (const chunk of answer) {
@@ -94,7 +94,7 @@ async function* inTime(answer, still) {
   }
 }
 
-// What the file was before it was encrypted. It is the sender's when this ends without an error.
+// Yields the decrypted file. The file is the sender's only if this ends without an error.
 async function* plainOf(answer, keys, sealed, most) {
   const [hash, mac] = [createHash("sha256"), createHmac("sha256", keys.mac).update(keys.iv)];
   const cipher = createDecipheriv("aes-256-cbc", keys.cipher, keys.iv);

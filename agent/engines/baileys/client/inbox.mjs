@@ -1,5 +1,5 @@
-// What waits until the worker has it on its disk: one line of records is under way at a time, and
-// what comes meanwhile goes together in the next.
+// An Inbox holds records until the worker has them on its disk: one line of records is under way at
+// a time, and records that come meanwhile go together in the next.
 import { randomBytes } from "node:crypto";
 import { refuse } from "./messages.mjs";
 
@@ -21,7 +21,7 @@ export class Inbox {
     this.#within = within;
   }
 
-  // Resolves when these are on the worker's disk; `not_kept`: they are not, or nobody knows.
+  // Resolves when the worker says that its disk has `records`; else rejects with `not_kept`.
   keep(records) {
     const length = JSON.stringify(records).length;
     return new Promise((resolve, reject) => {
@@ -36,7 +36,7 @@ export class Inbox {
     this.#done(error && refuse("not_kept", String(error)));
   }
 
-  // Nobody will answer any more.
+  // The worker is gone: all records that wait for its answer are `not_kept`.
   end() {
     const gone = refuse("not_kept", "the worker of this session is gone");
     for (const { reject } of this.#waiting.splice(0)) reject(gone);

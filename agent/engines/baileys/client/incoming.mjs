@@ -98,7 +98,7 @@ function readRecords(lib, { key, message, messageTimestamp: at, pushName }, { me
   return [fitted({ ...record, fresh, ...(name && !common.from_me ? { name } : {}) })];
 }
 
-// What stands in a message, without who wrote it.
+// Returns the content of a message as fields of a record, without its sender.
 function plainOf(lib, message) {
   const content = lib.extractMessageContent(message) ?? {};
   const [name, part] = shownIn(content);

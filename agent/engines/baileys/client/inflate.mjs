@@ -1,10 +1,10 @@
-// What the library inflates, in bounds: it has none of its own, and a few KiB may hold gigabytes.
+// This bounds the inflating of the library, which has no bound: a few KiB may hold gigabytes.
 import { syncBuiltinESMExports } from "node:module";
 import { Transform } from "node:stream";
 import zlib from "node:zlib";
 
 // The largest real frame lists all groups of an account: 200,000 members of them fit into this.
-// What the library makes of it can take forty times as much memory.
+// The library's objects of a frame can take forty times as much memory.
 const MOST_OF_A_FRAME = 8 << 20;
 const MOST_OF_A_HISTORY = 64 << 20; // of one of the parts in which a phone sends it
 

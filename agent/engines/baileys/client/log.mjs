@@ -1,4 +1,4 @@
-// What the library and libsignal want to log, taken as data: counted and reported, never printed.
+// Log lines of the library and libsignal are taken as data: counted and reported, never printed.
 
 import { senderOf } from "./messages.mjs";
 

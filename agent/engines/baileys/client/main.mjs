@@ -68,7 +68,7 @@ waitBeforeKeys(libsignal, await load("baileys/lib/Signal/Group/index.js"));
 queueEachSession(libsignal);
 const sessions = new Map(); // by the name that an order gives; a worker's own client has one, ""
 
-// What a session says carries its name.
+// Each event of a session of a pack carries the session's name.
 const markOf = ({ session }) => (session ? { session } : {});
 
 function sessionOf(order) {

@@ -58,14 +58,14 @@ function keyOf(jid, id, writer) {
 const CAPTIONED = ["image", "video", "document"];
 const BARE = ["audio", "sticker"];
 
-// What the receiver's phone shows of the message replied to, where it does not have that itself.
+// The receiver's phone shows this content if it does not have the message replied to.
 function quotedContentOf({ quote_text: text = "", quote_type: type = "text" }) {
   if (CAPTIONED.includes(type)) return { [`${type}Message`]: { caption: text } };
   if (BARE.includes(type)) return { [`${type}Message`]: {} };
   return { conversation: text };
 }
 
-// What the library's sendMessage takes beside the content.
+// Returns the options of the library's sendMessage: the message that is quoted, if one is.
 export function optionsOf(message, jid) {
   if (!message.quote) return {};
   const key = keyOf(jid, message.quote, message.quote_from);

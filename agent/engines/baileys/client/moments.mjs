@@ -1,4 +1,4 @@
-// What a session tells others for the moment: that it read messages, that its account types.
+// Moments tell others what holds for a moment: the account read messages, or types.
 import { jidOf, refuse } from "./messages.mjs";
 
 const AGAIN = 10_000; // phones stop showing it by themselves a little later

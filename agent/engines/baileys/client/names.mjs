@@ -24,7 +24,7 @@ export class Names {
     }
     const shown = mentions?.map((jid) => this.#numberOf(jid));
     if (shown) record.mentions = await Promise.all(shown);
-    // What answers the message names both as its stanza did.
+    // An answer to the message must name chat and sender as the message's stanza did.
     const isOther = record.chat !== chat || record.sender !== sender;
     if (record.kind === "message" && isOther) record._raw = { chat, sender };
     return record;

@@ -14,7 +14,7 @@ export class Polls {
     this.#me = me;
   }
 
-  // Of each message that comes or goes.
+  // Must get each message that comes or goes: it notes the polls among them.
   note({ key, message }) {
     const sent = message?.deviceSentMessage?.message ?? message;
     const content = this.#lib.normalizeMessageContent(sent);

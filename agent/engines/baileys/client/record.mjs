@@ -37,7 +37,7 @@ export function readPlain(path) {
   }
 }
 
-// Whether the library can use it: one of another shape fails each message of its contact or group.
+// True if the library can use the record. Another shape fails all messages of its contact or group.
 export function isWhole(file, value) {
   const [, kind] = KIND.exec(file) ?? [];
   if (kind === "lid-mapping") return typeof value === "string";

@@ -60,7 +60,7 @@ export class Sent {
     return bytes && this.#lib.proto.Message.decode(bytes);
   }
 
-  // What the library would ask for itself at each message to a group: the message goes to these.
+  // The library takes the members of a group from here: each message to the group goes to these.
   async group(socket, jid) {
     const about = await socket.groupMetadata(jid);
     const told = about.participants.flatMap(({ id, lid, phoneNumber }) => [id, lid, phoneNumber]);

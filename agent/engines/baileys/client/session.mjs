@@ -24,7 +24,7 @@ const AGAIN = 30_000; // for a phone to give a file again
 const now = () => performance.now() / 1000;
 // Seconds that WhatsApp names; null where the number is no time that a clock can reach.
 const secondsOf = (raw) => (Number(raw) > 0 && Number(raw) < 4e9 ? Number(raw) : null);
-// What a linked device is never changes, whatever stanza of a pairing comes later.
+// These credentials of a linked device never change, whatever stanza of a pairing comes later.
 const FIXED = ["noiseKey", "signedIdentityKey", "registrationId", "advSecretKey", "account"];
 const pauseOf = (ms) => sleep(ms, undefined, { ref: false });
 const queryOf = (socket, type, xmlns, child) => ({
@@ -131,7 +131,7 @@ export class Session {
     const send = wire.send.bind(wire);
     wire.send = (...frame) => {
       if (!this.#linked) return send(...frame);
-      // What confirms a scan leaves when it is on the disk: before, WhatsApp has linked nothing.
+      // The frame that confirms a scan waits until the disk has it: before, nothing is linked.
       this.#linked.then(() => isMine() && send(...frame), () => {});
     };
     // Peers' data reaches these: an error of one event ends no session of this process.
@@ -154,7 +154,7 @@ export class Session {
     socket.ev.on("message-receipt.update", mine((updates) => this.#receipts(updates)));
   }
 
-  // WhatsApp counts a message as delivered from its receipt on: it is told of before the end.
+  // WhatsApp counts a message as delivered from its receipt on: its event leaves before the end.
   async disconnect() {
     const socket = this.#socket;
     const told = socket?.messageMutex.mutex(() => this.#socket === socket && this.#hangUp());
@@ -397,8 +397,8 @@ export class Session {
     const { statusCode = null } = error?.output ?? {};
     const data = error?.data ?? {};
     const attrs = data.attrs ?? data;
-    // What ends a pairing is the refusal of a login, or the removal of the device: any other word
-    // on an open connection is answered by the next login.
+    // The refusal of a login, or the removal of the device, ends a pairing: after any other word on
+    // an open connection the next login shows whether it has ended.
     const proved = attrs.type === "device_removed" || (!this.#open && !data.tag);
     this.#endedWith = statusCode;
     this.#ended?.(statusCode);
@@ -428,7 +428,7 @@ export class Session {
       const { id, fromMe } = message.key;
       const fresh = type === "notify";
       const out = fromMe === true;
-      // What this session wrote itself was never encrypted for it.
+      // A message that this session sent itself was never encrypted for it.
       const sender = out && !fresh ? {} : senderOf(message.key, this.#state.creds.me);
       if (message.message.protocolMessage) {
         this.#emit({ event: "readable", id, ...sender });

@@ -40,7 +40,7 @@ function byOneName(repository) {
 
 // ciphertext → what must be done with its plaintext before its key counts as used.
 const waiting = new WeakMap();
-// What a session's record is stored as → that work, which is under way by then.
+// content as which a session's record is stored → that work, which is under way by then.
 const working = new WeakMap();
 
 const allowedBy = ({ session = {} }) =>

@@ -1,5 +1,5 @@
 "use strict";
-// What a socket of Baileys tells by its events, and how it is asked.
+// Watches the events of Baileys' sockets, tells the worker of them, and answers its questions.
 const { createHash } = require("node:crypto");
 const { OTHER_ACCOUNT, quietly } = require("./channel.cjs");
 let current;
@@ -45,7 +45,7 @@ function counts(seen) {
 
 const isPaired = ({ socket }) => Boolean(socket.authState?.creds?.me);
 
-/** Its keys' own mark: a program reads its store again for each socket. */
+/** The mark of a socket's store, by its keys: a program reads its store again for each socket. */
 const storeOf = ({ socket }) => {
   const key = socket.authState?.creds?.noiseKey?.public ?? [];
   return Buffer.from(key).toString("base64");
@@ -86,7 +86,7 @@ function noteConnection(seen, { connection, qr, isNewLogin, lastDisconnect }, te
   }
 }
 
-/** Its account, and a word that is the same for each copy of its keys and for nothing else. */
+/** `account` of the socket; `device`: a word that all copies of its keys have, and no others. */
 function whoIs(socket) {
   const noise = socket.authState?.creds?.noiseKey?.private;
   const text = noise && Buffer.from(noise.data ?? noise).toString("base64");

@@ -1,7 +1,7 @@
 "use strict";
 // Lines of JSON to the worker, and its questions. It neither keeps the program alive nor fails it.
 const MOST_WAITING = 1 << 20;
-// What is left where the thread or process ended that had the library.
+// A session is lost where the thread or process that had the library has ended.
 const lost = (raw) => ({ reason: "connection_lost", raw });
 const OTHER_ACCOUNT = lost("one of several accounts of this program was logged out");
 const GONE = { look: () => ({ open: false, frame_age: null }) };
@@ -76,7 +76,7 @@ function readLines(stream, take) {
     const lines = (rest + text).split("\n");
     rest = lines.pop();
     for (const line of lines) {
-      // What a part of the program itself wrote there is none of ours.
+      // A line that is no JSON was written there by the program itself, and is left out.
       const said = quietly(() => JSON.parse(line));
       if (said) take(said);
     }

@@ -1,5 +1,5 @@
 "use strict";
-// What is wrapped of a library, so that its sessions are noticed when they are made.
+// These exports of a library are wrapped, so that its sessions are noticed when they are made.
 const { quietly } = require("./channel.cjs");
 
 const BAILEYS = /(?:^|[\\/])[^\\/]*baileys[^\\/]*(?:[\\/]lib[\\/]index\.js)?$/;
@@ -48,7 +48,7 @@ class Libraries {
     if (!this.#making.count) watch(made, this.#channel);
   }
 
-  /** Baileys 6 is CommonJS; some of its exports cannot be changed: they are exported anew. */
+  /** Baileys 6 is CommonJS; some of its exports cannot be changed: a new object replaces them. */
   noteBaileys(exports, name) {
     if (this.#noted.has(exports)) return this.#noted.get(exports);
     if (typeof exports?.makeWASocket !== "function") return exports;

@@ -1,6 +1,6 @@
 "use strict";
-// Loaded into somebody's own Node program before the program itself. It notices that a library for
-// WhatsApp is there, and changes nothing that the program could see.
+// Node loads this into a user's own program before the program itself. It notices that a library
+// for WhatsApp is there, and changes nothing that the program could see.
 const { readlinkSync } = require("node:fs");
 const Module = require("node:module");
 const { Socket } = require("node:net");
@@ -28,7 +28,7 @@ function findStream() {
   return isOurs() ? new Socket({ fd: Number(number), readable: true, writable: true }) : undefined;
 }
 
-// What the program starts does not load our module by itself, and finds the environment as meant.
+// Child processes do not load our module by themselves, and find the environment as it was given.
 function forgetIn(environment) {
   delete environment.WA_PROGRAM_FD_IS;
   delete environment.WA_PROGRAM_NODE_OPTIONS;
@@ -64,7 +64,7 @@ if (stream) {
       const isNamed = () => mayBeWwebjs(request, parent) && isWwebjs(nameOf(request, parent));
       if (isWwebjs(request) || isNamed()) libraries.noteWwebjs(exports);
     } catch {
-      // What is not as expected stays as it is.
+      // Exports of an unexpected shape stay as they are.
     }
     return exports;
   };

@@ -41,7 +41,7 @@ const isKeyFile = (file, options) => {
 
 async function replace(write, file, data, options) {
   const before = await promises.lstat(file).catch(() => null);
-  // What stands at other places, too, stays one file there.
+  // A link, or a file of several names, is written in place: it stays one file everywhere.
   if (before && (!before.isFile() || before.nlink > 1)) return write(file, data, options);
   const beside = file + BESIDE;
   try {

@@ -1,5 +1,5 @@
 "use strict";
-// What a Client of whatsapp-web.js tells by its events, and how it is asked.
+// Watches the events of whatsapp-web.js' Clients, tells the worker of them, and answers it.
 const { OTHER_ACCOUNT, quietly } = require("./channel.cjs");
 
 const FIRST_CODE = 60;

@@ -23,11 +23,11 @@ Take = Callable[[Mapping[str, Any]], None]
 
 
 class _Refused(Exception):
-    """The browser's own answer to one call, or the end of the pipe for all of them."""
+    """The browser's refusal of one call, or the end of the pipe for all of them."""
 
 
 class _Pipe:
-    """Numbers the calls, hands each answer to its call, and each event to who listens for it."""
+    """Numbers the calls, hands each answer to its call, and each event to its listener."""
 
     def __init__(self, write: asyncio.WriteTransport) -> None:
         self.alive = True
@@ -68,7 +68,7 @@ class _Pipe:
                 log.exception("cannot take %s from the browser", key[1])
 
     def drop(self, why: str) -> None:
-        """The pipe is closed: every call that waits ends now."""
+        """End every call that waits: the pipe is closed."""
         if not self.alive:
             return
         self.alive = False
@@ -144,7 +144,7 @@ class DebuggerConnection:
     async def call(
         self, method: str, params: Mapping[str, Any] | None = None, *, within: float
     ) -> Mapping[str, Any]:
-        """EngineError `browser_silent` when no answer came in time, `browser_gone`, `browser`."""
+        """Call a method; EngineError `browser_silent` (too late), `browser_gone`, `browser`."""
         try:
             number, answer = self._pipe.send(self._session, method, params or {})
         except _Refused as error:
@@ -169,7 +169,7 @@ class DebuggerConnection:
         return self._pipe.alive
 
     async def attach(self, target: str, *, within: float) -> "DebuggerConnection":
-        """A session with one target."""
+        """Return a session with one target."""
         asked = {"targetId": target, "flatten": True}
         raw = await self.call("Target.attachToTarget", asked, within=within)
         return DebuggerConnection(self._pipe, str(raw["sessionId"]))

@@ -28,7 +28,7 @@ const __waMedia = (() => {
     files.set(name, file);
     return { name };
   });
-  // Its size once it is there; null after so many seconds without it.
+  // The size of the file once it is loaded; null if it is not after `seconds`.
   const wait = (name, seconds) => tried(async () => {
     const file = file_of(name);
     await Promise.race([file.loaded, new Promise((late) => setTimeout(late, seconds * 1000))]);

@@ -1,4 +1,4 @@
-// What the worker sees of the page: snapshots of WhatsApp's own state, and its events as words.
+// The worker sees the page by this: snapshots of WhatsApp's own state, and its events as words.
 // Runs before every script of the page; the wa-js bundle follows, then watch().
 const or = (read, other = null) => {
   let found;
@@ -270,7 +270,7 @@ const __waAgent = (() => {
     const message = await message_of(to, id, by);
     if (message.type === 'revoked') return done(message);
     const chat = message.id.remote;
-    // Of others' messages the bundle would delete this device's own copy, for nobody else.
+    // The bundle deletes another's message on this device alone, unless an admin of the group asks.
     if (!message.id.fromMe && !(chat.isGroup() && await WPP.group.iAmAdmin(text(chat)))) {
       refuse('refused', 'this account may not delete that message for all');
     }
@@ -284,7 +284,7 @@ const __waAgent = (() => {
     await WPP.chat[marks[state]](chat);
     const left = until - performance.now();
     if (state === 'paused' || left <= 0) return;
-    // Others stop seeing it after some seconds, unless it is told again.
+    // WhatsApp shows a state to others for some seconds only, unless it is sent again.
     const next = () => show(left > 10000 ? state : 'paused', chat, until).catch(() => {});
     shown.set(chat, setTimeout(next, Math.min(left, 10000)));
   };

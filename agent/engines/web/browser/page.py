@@ -57,7 +57,7 @@ SHOW_CODES = """document.adoptedStyleSheets =
   delete globalThis.__waAgentSheet; true"""
 
 _KINDS = frozenset({"Document", "Script", "Stylesheet"})
-"""Kinds of requests that a page is made of. Asking its server again and again is no progress."""
+"""Kinds of requests that a page is made of; repeated questions to its server are no progress."""
 _NO_BODIES = {"maxTotalBufferSize": 1, "maxResourceBufferSize": 1}
 
 
@@ -79,7 +79,7 @@ class Loading:
         await self._call("Network.enable", _NO_BODIES)
 
     async def bypass_service_worker(self) -> None:
-        """For as long as this page lives."""
+        """Bypass the service worker for as long as this page lives."""
         self._bypass = True
         await self.watch()
         await self._call("Network.setBypassServiceWorker", {"bypass": True})
@@ -94,7 +94,7 @@ class Loading:
         await self._call("Storage.clearDataForOrigin", {"origin": origin, "storageTypes": kinds})
 
     async def rest(self) -> None:
-        """The page is there: no more events of its network."""
+        """End the events of the network: the page is there."""
         self._parts.clear()
         if not self._bypass:
             with suppress(EngineError):
@@ -192,7 +192,7 @@ class Page:
             raise EngineError(why, code=network_code(trouble))
 
     async def evaluate(self, expression: str, *, within: float) -> Any:
-        """The value of an expression (awaited when it is a promise), as plain JSON."""
+        """Return the value of an expression (awaited if it is a promise), as plain JSON."""
         asked = {"expression": expression, "awaitPromise": True, "returnByValue": True}
         raw = await self.call("Runtime.evaluate", asked, within=within)
         if trouble := raw.get("exceptionDetails"):
@@ -222,7 +222,7 @@ class Page:
         return base64.b64decode(raw["data"])
 
     async def source(self, url: str, *, within: float) -> str:
-        """The document as it was served."""
+        """Return the document as it was served."""
         try:
             what = {"frameId": self.frame, "url": url}
             raw = await self.call("Page.getResourceContent", what, within=within)
@@ -279,7 +279,7 @@ class Page:
             await tasks.until_set(self._new_document, 1.0)
 
     def _take(self, word: Any) -> None:
-        """Everything here was said by the page: it is checked, and never trusted further."""
+        """Take in a word of the page: it is checked, and never trusted further."""
         if not isinstance(word, dict) or not isinstance(word.get("e"), str) or self._closed:
             return
         try:
@@ -320,7 +320,7 @@ _UNUSABLE = (
     *("net::ERR_CERT_", "net::ERR_SSL_", "net::ERR_HTTP_RESPONSE_CODE_FAILURE"),
     *("net::ERR_TOO_MANY_REDIRECTS", "net::ERR_TIMED_OUT"),
 )
-"""Something answered, or took the connection."""
+"""Errors after which something answered, or took the connection."""
 
 
 async def _first_page(browser: DebuggerConnection) -> str:

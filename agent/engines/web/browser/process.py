@@ -33,7 +33,7 @@ BINARIES = {
         "/opt/google/chrome/chrome",
     ),
 }
-"""The programs themselves: the distributions' wrapper scripts do not run in a hardened unit."""
+"""Browsers' own programs: the distributions' wrapper scripts do not run in a hardened unit."""
 
 PACKAGES = {SHELL: "chromium-headless-shell", CHROMIUM: "chromium"}
 
@@ -74,11 +74,11 @@ class Program:
     kind: str
     path: Path
     visible: bool = False
-    """With a window, for a person at a desk."""
+    """True for a browser with a window, for a person at a desk."""
 
 
 def find_browser(kind: str, named: str = "") -> Program:
-    """`named` is the machine's own choice (WA_BROWSER); ConfigError says what to install."""
+    """Find the browser. `named`: the machine's WA_BROWSER; ConfigError says what to install."""
     if named:
         path = Path(named)
         if not path.is_absolute() or not path.is_file():
@@ -95,7 +95,7 @@ def find_browser(kind: str, named: str = "") -> Program:
 
 
 def find_visible_browser(named: str = "") -> Program:
-    """The named one, else the first that the machine has; ConfigError says what to install."""
+    """Find the named browser, else the first one; ConfigError says what to install."""
     names = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
     usual = (*BINARIES[CHROMIUM], *names)
     for name in (named, str(Path(named).absolute())) if named else usual:
@@ -116,7 +116,7 @@ def _missing(why: str, field: str = "browser") -> ConfigError:
 def command_line(
     program: Program, profile: Path, version: str, *, proxy: str = "", loopback: bool = False
 ) -> list[str]:
-    """The browser's whole command line; it ends with the process that starts it."""
+    """Return the command line of a browser that ends with the process that starts it."""
     line = [find_setpriv(), "--pdeathsig", "KILL", str(program.path)]
     if program.visible:
         line += ["--window-size=1100,800", "--ozone-platform-hint=auto"]
@@ -162,7 +162,7 @@ def user_agent(version: str) -> str:
 
 
 def user_agent_metadata(version: str) -> dict[str, object]:
-    """The same in the newer words of client hints."""
+    """Return the user agent in the newer words of client hints."""
     numbers = re.search(r"(\d+)\.\d+\.\d+\.\d+", version)
     major, full = (numbers[1], numbers[0]) if numbers else ("", "")
     brands = [("Chromium", major), ("Google Chrome", major), ("Not_A Brand", "24")]
@@ -180,7 +180,7 @@ def user_agent_metadata(version: str) -> dict[str, object]:
 START = 20.0
 """Seconds until a new browser must answer."""
 GONE = 2.0
-"""Seconds that the rest of its tree has to go, once it has ended."""
+"""Seconds that the rest of a browser's tree has to go, once it has ended."""
 _TAIL = 4000
 
 
@@ -203,7 +203,7 @@ class Browser:
     async def start(
         cls, program: Program, profile: Path, *, proxy: str = "", loopback: bool = False
     ) -> "Browser":
-        """EngineError `browser_failed` with the browser's own last words."""
+        """Start a browser; EngineError `browser_failed` has its last words."""
         version = await asyncio.to_thread(version_of, program)
         line = command_line(program, profile, version, proxy=proxy, loopback=loopback)
         return await cls.run(line, version, visible=program.visible)
@@ -241,15 +241,15 @@ class Browser:
         return not self.ended.done() and self.debugger.alive
 
     def last_words(self) -> str:
-        """The end of what it wrote to its standard error."""
+        """Return the end of the browser's standard error."""
         lines = self._said.decode(errors="replace").splitlines()
-        # Of its log, nothing that the page wrote; all else only if it never came to a log.
+        # The browser's log without the page's lines; all lines only if there is no log.
         own = [line for line in lines if re.match(r"\[\d", line)]
         chosen = [line for line in own if ":CONSOLE" not in line] if own else lines
         return " | ".join(line.strip() for line in chosen[-5:] if line.strip())[:1000]
 
     async def close(self, within: float = 10.0) -> bool:
-        """End it in order, so that its profile is whole; True when it did so by itself."""
+        """End the browser in order, so that its profile is whole; True if it did so by itself."""
         with suppress(EngineError):
             await self.debugger.call("Browser.close", within=within)
         await asyncio.wait({self.ended}, timeout=within)
@@ -263,9 +263,9 @@ class Browser:
         return status == 0
 
     async def end(self) -> None:
-        """The whole tree, at once."""
+        """End the browser's whole tree at once."""
         if not self.ended.done():
-            # Its number cannot belong to another process: we have not waited for it yet.
+            # The pid cannot belong to another process: we have not waited for it yet.
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)
         await asyncio.wait({self.ended}, timeout=5)
@@ -307,7 +307,7 @@ class Browser:
 
 
 class _Pipes:
-    """The browser reads calls from its descriptor 3 and writes answers to 4."""
+    """Pipes: the browser reads calls from its descriptor 3 and writes answers to 4."""
 
     def __init__(self) -> None:
         # Numbers above those that the child uses, so that none is overwritten before its copy.
@@ -359,7 +359,7 @@ _DESKTOP = (
 
 
 def _environment(*, visible: bool = False) -> dict[str, str]:
-    """No bus, no notify socket, no settings of ours: nothing of that is the page's business."""
+    """Return the browser's environment: no bus, no notify socket, no settings of ours."""
     names = (*_KEPT, *_DESKTOP) if visible else _KEPT
     return {name: os.environ[name] for name in names if name in os.environ}
 

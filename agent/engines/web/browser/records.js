@@ -1,6 +1,6 @@
-// What arrives in the page as records for the worker: from the page's events as they come, and by a
-// comparison with the page's own stores. What a contact sends is data: each field is copied with a
-// type and a bound of its own. Runs after observer.js; before the moment `keptFrom` all is kept.
+// Arrivals in the page become records for the worker: from the page's events as they come, and by
+// a comparison with the page's own stores. A contact's data are not trusted: each field is copied
+// with a type and a bound of its own. Runs after observer.js; before `keptFrom` all is kept.
 const __waRecords = (() => {
   const TEXT = 65536, WORD = 1024, LIST = 500, RECORD = 256 * 1024;
   const WAITING = 5000, WAITING_BYTES = 16 * 1024 * 1024, KNOWN = 5000;
@@ -43,7 +43,7 @@ const __waRecords = (() => {
   const keyOf = (key) => or(() => (is_text(key) ? WPP.whatsapp.MsgKey.fromString(key) : key));
 
   const id_of = (key) => word(or(() => key.id)).slice(0, 64);
-  // What all records of a message have, by the message's key, and the name of its author in ids.
+  // Returns the fields that all records of a message have, and the name of its author in ids.
   const about = (value, at, doer) => {
     const key = keyOf(value), id = id_of(key), chat = jid(or(() => key.remote));
     if (!id || !chat || chat === 'status@broadcast') return null;
@@ -110,7 +110,7 @@ const __waRecords = (() => {
     for (const name of Object.keys(parts)) {
       if (has[name]) record[name] = or(() => parts[name](m), undefined);
     }
-    // What the page finds the file by.
+    // The page finds the file by this key.
     if (record.media && record.media.sha256) record._media = { key: word(String(m.id)) };
     const mentions = list(or(() => m.mentionedJidList)).map(person).filter(Boolean);
     if (mentions.length) record.mentions = mentions;
@@ -180,7 +180,7 @@ const __waRecords = (() => {
   const add = (record) => {
     if (!record || record.at < keptFrom || known.has(record.id)) return;
     const size = sized(record);
-    // What does not fit is found by the next comparison, for which the worker then asks at once.
+    // A record that does not fit is found by the next comparison, which the worker then asks for.
     if (pending.length >= WAITING || bytes + size > WAITING_BYTES) lost += 1;
     else { know(record.id); pending.push({ number: ++last, size, record }); bytes += size }
     if (!nudged) { nudged = true; __waAgent.tell('records') }
