@@ -40,7 +40,7 @@ class Arriving:
         self._sending = sending
 
     async def bring_in(self, id: InstanceId, files: Files, why: str) -> None:
-        """In place of what is here. VaultError where the copy is of no use or there is no room."""
+        """Replace the folder by a copy. VaultError if the copy is of no use or there is no room."""
         if IDENTITY not in files:
             raise VaultError(f"cannot use the copy of {id}: it has no {IDENTITY}", code="damaged")
         identity = parse_identity(bytes(files[IDENTITY]), self._root / id)
@@ -67,7 +67,7 @@ class Arriving:
             self._wake(id)
 
     async def lacks_newest(self, id: InstanceId) -> None:
-        """Its readers get a gap: another machine may have taken messages that are not here."""
+        """Readers of the session get a gap: another machine may have taken messages not here."""
         if (path := self._root / id / MESSAGES).exists():
             await asyncio.to_thread(incoming.lacks_newest, path)
 
@@ -87,7 +87,7 @@ class Arriving:
         await self._sending.let_go(await self._sending.ready(), id, 0.0, moved)
 
     def messages(self, id: InstanceId) -> Files:
-        """As a copy has them. It uses the disk."""
+        """Return the session's messages as a copy has them. It uses the disk."""
         beside = Beside(self._root, self._sending.files.folder.with_name(outbox.NAME))
         beside.look()
         paths = [it for it in beside.stamps(id) if it == ROWS or it.startswith(MEDIA)]
@@ -123,7 +123,7 @@ class Arriving:
 
 
 def _rows(files: Files) -> Rows:
-    """Names of the columns, then each row; the numbers are another machine's."""
+    """Return names of the columns, then each row; the numbers are another machine's."""
     try:
         names, *rows = json.loads(files.get(ROWS, b"[[]]"))
         found = [dict(zip(names, row, strict=True)) for row in rows]
@@ -134,7 +134,7 @@ def _rows(files: Files) -> Rows:
 
 
 def _stage(root: Path, id: InstanceId, files: Files) -> None:
-    """Write the session and its messages apart, and on the disk."""
+    """Write the session and its messages into a folder apart; they are on the disk on return."""
     lie = {it: files[it] for it in files if it.partition("/")[0] in (SESSION, restore.MESSAGES)}
     inner = {str(above) for it in lie for above in PurePosixPath(it).parents} - {".", SESSION}
     folders.leave_room(root, f"{BRING_IN} {id}", sum(map(len, lie.values())), len(lie))

@@ -58,7 +58,7 @@ def status(options: command.Options) -> int:
 
 
 def examine(here: client.Installation) -> Iterator[client.Finding]:
-    """For the doctor: this machine's certificates, and what its agent knows of the fleet."""
+    """Check for the doctor this machine's certificates, and what its agent knows of the fleet."""
     from agent.fleet.plan import KEYS
 
     own, folder = fleet_of(here.config), here.state / "fleet"
@@ -165,7 +165,7 @@ def rename(options: command.Options) -> int:
 
 
 def _changed(options: command.Options) -> tuple[Path, bool, Config]:
-    """agent.toml, if it is the service's, and what it says."""
+    """Return agent.toml, if it is the service's, and its settings."""
     from agent.config.load import load_config
 
     if (path := client.config_path(options.config, os.environ)) is None:

@@ -63,7 +63,7 @@ class Delete(msgspec.Struct, frozen=True):
 
 
 class Get(msgspec.Struct, frozen=True):
-    """`since`: only what this revision or a later one wrote."""
+    """A read of keys. `since`: only what this revision or a later one wrote."""
 
     key: str
     since: int = 0
@@ -112,7 +112,7 @@ class _Events(msgspec.Struct):
 class Member(msgspec.Struct, rename={"id": "ID", "peers": "peerURLs", "clients": "clientURLs"}):
     id: str
     name: str = ""
-    """"" until it has started."""
+    """Name of the member; "" until it has started."""
     peers: list[str] = []
     clients: list[str] = []
 
@@ -152,7 +152,7 @@ class Etcd:
         return Answer(True, one.header.revision, one.header.cluster_id, [[*map(_pair, one.kvs)]])
 
     async def watch(self, key: str) -> AsyncIterator[Pair]:
-        """Pairs as they are written from now on; one may be left out."""
+        """Yield pairs as they are written from now on; one may be left out."""
         asked = msgspec.json.encode({"create_request": _keys(key)})
         # Each machine renews far sooner: a watch that is silent for so long is a broken one.
         endless = aiohttp.ClientTimeout(sock_connect=CONNECT, sock_read=60.0)
@@ -171,7 +171,7 @@ class Etcd:
         await self._ask("kv/compaction", {"revision": str(revision)}, _Members)
 
     async def members(self, how: str = "list", member: Any = None) -> list[Member]:
-        """As they are; or after `how`, a change of one."""
+        """Return the members as they are, or after `how`, a change of one."""
         return (await self._ask(f"cluster/member/{how}", member or {}, _Members)).members
 
     async def is_well(self, member: Member) -> bool:
@@ -181,7 +181,7 @@ class Etcd:
         return False
 
     async def _ask(self, path: str, asked: Any, kind: type[T], *, writes: bool = False) -> T:
-        """The members in turn, the one that answered last first."""
+        """Ask the members in turn, the one that answered last first."""
         body, causes = msgspec.json.encode(asked), list[str]()
         for _ in range(len(self._members)):
             member = self._members[0]

@@ -41,7 +41,7 @@ TIMES = aiohttp.ClientTimeout(total=None, sock_connect=CONNECTS, sock_read=330.0
 
 
 async def forward(fleet: "Joined", id: str, request: web.Request) -> web.StreamResponse | None:
-    """The owner's answer; None if that is this machine, or the fleet has no such session."""
+    """Return the owner's answer; None: this machine owns it, or the fleet has no such session."""
     if _drops(fleet, id, request):
         await fleet.drop(id)
         if id not in fleet.here():
@@ -108,12 +108,12 @@ def _drops(fleet: "Joined", id: str, asked: web.Request) -> bool:
 
 
 def _plain(text: str) -> str:
-    """As the API reads a key that is no UTF-8."""
+    """Return text as the API reads a key that is no UTF-8."""
     return text.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 async def enter(fleet: "Joined", request: web.Request) -> Caller:
-    """The caller of a request that another machine forwards to this one."""
+    """Return the caller of a request that another machine forwards to this one."""
     request[VIA] = "another machine"  # a refusal is written down, too
     peer, id = fleet.part("answer")[1].peers.asks(request), request.match_info.get("id")
     request[VIA] = f"machine {peer}"
@@ -136,7 +136,7 @@ async def enter(fleet: "Joined", request: web.Request) -> Caller:
 
 
 async def others(fleet: "Joined") -> Rows:
-    """Sessions of the other machines, as these show them; else what their records say."""
+    """Return sessions of other machines, as these show them; else what their records say."""
     ids = [id for id in fleet.view.sessions if fleet.elsewhere(id)]
     lists = (_list(fleet, name) for name in {*map(fleet.elsewhere, ids)})
     rows = {id: row for listed in await asyncio.gather(*lists) for id, row in listed.items()}
@@ -159,7 +159,7 @@ def _row(fleet: "Joined", id: str) -> dict[str, Any]:
 
 
 def own(fleet: "Joined") -> Rows:
-    """The sessions of this machine."""
+    """Return the sessions of this machine."""
     here, me = fleet.here(), fleet.name
     rows = [show_instance(view) for id, view in fleet.views().items() if id in here]
     return {it["id"]: it | {"machine": me, "sentence": f"on {me}: {it['sentence']}"} for it in rows}

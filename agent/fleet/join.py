@@ -63,7 +63,7 @@ def join(content: bytes, config: Path, state: Path, *, member: bool) -> str:
 
 
 async def _check_members(store: list[str], folder: Path, planned: str) -> None:
-    """Refused where etcd has a member that is not planned. `folder`: of this machine's keys."""
+    """Raise Refused if etcd has an unplanned member. `folder`: of this machine's keys."""
     async with aclosing(etcd.Etcd(store, peers.tls_of(folder))) as it:
         try:
             urls = [url for member in await it.members() for url in member.peers]
@@ -76,7 +76,7 @@ async def _check_members(store: list[str], folder: Path, planned: str) -> None:
 
 
 def own_plan(content: bytes) -> dict[str, bytes]:
-    """The files of this machine's plan; Refused if it is another machine's."""
+    """Return the files of this machine's plan; Refused if it is another machine's."""
     wanted = settings_of(files := unpack(content))
     host = urlsplit(wanted["ETCD_LISTEN_PEER_URLS"]).hostname or ""
     check_address(f"use the plan of {wanted['ETCD_NAME']}", host)
@@ -116,7 +116,7 @@ def with_fleet(text: str, lines: str, path: Path, changes: Collection[str]) -> s
 
 
 def put_keys(folder: Path, content: bytes) -> None:
-    """As the user of the state folder."""
+    """Write the keys as the user of the state folder."""
     if done_as_owner(folder.parent, f"write the keys into {folder}", folder, feed=content):
         return
     make_folder(folder)
@@ -136,7 +136,7 @@ def done_as_owner(state: Path, doing: str, *words: str | Path, feed: bytes = b""
 
 
 def install_member(files: Mapping[str, bytes]) -> None:
-    """etcd.service of this machine is this member from now on. Refused where it is another one."""
+    """Make etcd.service of this machine this member. Refused if it is another one."""
     try:
         group = pwd.getpwnam("etcd").pw_gid
     except KeyError:
@@ -208,7 +208,7 @@ async def _is_known(key: str, own: FleetSettings, folder: Path) -> bool:
 
 
 async def empty(state: Path, root: Path) -> None:
-    """As the agent's user."""
+    """Empty this machine, as the agent's user: its sessions go to the trash."""
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
     with only_agent(state), only_of_sessions(root), ExitStack() as held:
         ids = [it.id for it in identity.scan(root)]

@@ -53,7 +53,7 @@ def wanted_of(facts: Facts) -> str:
 
 
 class Joined(running.Running):
-    """One for each agent whose agent.toml has `[fleet] store`."""
+    """This machine in its fleet. Each agent whose agent.toml has `[fleet] store` has one."""
 
     def __init__(self, supervisor: assemble.Supervisor, state: Path) -> None:
         self.settings = settings.fleet_of(supervisor.settings.config)
@@ -65,17 +65,17 @@ class Joined(running.Running):
         self._keeping: asyncio.Task[None] | None = None
         self.told = dict[str, str]()
         self.drained, self._has_room = False, True
-        """The first: an operator's order: it takes no session, and gives away those that it has."""
+        """drained: True if an operator ordered that it takes no session, and gives away its own."""
         self._tried = dict[str, float]()
         """Boot time of the next try to move a session away, since the last order to drain."""
         self._orders, self._written = Orders(), Orders()
-        """The second: on the disk, so that the next agent carries no order out again."""
+        """_written: as on the disk, so that the next agent carries no order out again."""
         self._deleted_here = dict[str, int]()
-        """Their epoch: one whose folder was lost is in no trash."""
+        """Session deleted here → epoch. One whose folder was lost is in no trash."""
         self.unsettled = dict[str, str]()
         """Why the files of a session that this machine owns are not here."""
         self.copies: Copies | None = None
-        """None: there is no key of the fleet, and nothing is copied."""
+        """Copies of sessions; None: there is no key of the fleet, and nothing is copied."""
         self._copies_open = asyncio.get_running_loop().create_future()
         self._store: etcd.Etcd | None = None
         self.views, supervisor.gate.fleet = supervisor.views, self
@@ -103,7 +103,7 @@ class Joined(running.Running):
         return self.keeper.view if self.keeper else taking.View()
 
     async def run(self) -> None:
-        """Cancelled it leaves the keeper at work: sessions are saved and closed with leases."""
+        """Run until cancelled. The keeper works on: sessions are saved and closed with leases."""
         if self._keeping is None or self._keeping.done():
             self._keeping = asyncio.create_task(self._keep(), name="keeper of the fleet")
         await asyncio.wait({self._keeping})
@@ -147,7 +147,7 @@ class Joined(running.Running):
         await keeper.run()
 
     async def _open_copies(self) -> None:
-        """None are made without the fleet's key, or an address for the other machines."""
+        """Open the copies. None are made without the fleet's key, or an address for others."""
         path, root = self.folder / "fleet.key", self._supervisor.root
         if self.copies is None and self.settings.address and path.exists():
             key = await asyncio.to_thread(FleetKey.read, path)
@@ -162,13 +162,13 @@ class Joined(running.Running):
         await (await asyncio.shield(self._copies_open)).peers.run()
 
     def engines(self) -> dict[InstanceId, str]:
-        """Sessions that this machine owns and whose newest files are here, with their engine."""
+        """Return session → engine, for those owned here whose newest files are here."""
         owned, here = self.view.owned(self.name), self.here()
         mine = (InstanceId(id) for id in owned.keys() & here.keys() if self.settled(id, owned[id]))
         return {id: here[id].instance.engine for id in mine}
 
     async def _common(self, store: etcd.Etcd) -> records.Fleet:
-        """The times of the fleet, which its first machine writes."""
+        """Return the times of the fleet, which its first machine writes."""
         key = self.keys.common
         while True:
             try:
@@ -186,7 +186,7 @@ class Joined(running.Running):
             await asyncio.sleep(LOOK_EVERY)
 
     def elsewhere(self, id: str) -> str:
-        """The other machine that has the session; "" = none has it."""
+        """Return the other machine that has the session; "" = none has it."""
         there = self.view.sessions[id].record.machine if self.has(id) else ""
         return "" if there == self.name else there
 
@@ -370,7 +370,7 @@ class Joined(running.Running):
         await self._let_go(facts.id, moved=kind == "moved")
 
     async def _let_go(self, id: InstanceId, *, moved: bool) -> None:
-        """Bring what was accepted since its folder began to go to its machine, and delete it."""
+        """Bring messages accepted since the folder began to go to the new machine; delete them."""
         await self._pass_on(id)
         if not moved or (self.copies and self.elsewhere(id)):
             await self._arriving.let_go(id, moved=moved)
@@ -463,19 +463,19 @@ class Joined(running.Running):
         return {id: why for id, (there, why) in found.items() if not there}
 
     def place_for(self, id: str) -> tuple[str, str]:
-        """Not a machine that its copies do not reach now."""
+        """Return a machine for the session; none that its copies do not reach now."""
         lines = self.copies.lines if self.copies else {}
         return self.view.place_for(id, {name: it.cause for name, it in lines.items()})
 
     def part(self, doing: str) -> tuple[Keeper, Copies]:
-        """The keeper and the copies; TryLater: this machine takes no part now."""
+        """Return the keeper and the copies; TryLater: this machine takes no part now."""
         if self.keeper is None or self.copies is None:
             words = f"machine {self.name} has no part in the fleet: {self.problem or shown.NO_PART}"
             raise TryLater(f"cannot {doing}: {words}", code="no_part")
         return self.keeper, self.copies
 
     async def move(self, id: str, target: str) -> None:
-        """End it here and let `target` go on with it."""
+        """End the session here and let `target` go on with it."""
         keeper, copies = self.part(f"move {id}")
         if not self.has(id):
             raise self.lacks(id, "move")
@@ -502,7 +502,7 @@ class Joined(running.Running):
             raise TryLater(f"cannot delete {id} now: {kept or self.why(id)}", code="owner_changed")
 
     async def _carry_out(self) -> None:
-        """Each order of another machine, once: what is carried out is written down first."""
+        """Carry out each order of another machine once: the order is written down first."""
         do, orders = list[InstanceId](), self._supervisor.orders
         owned, here = self.view.owned(self.name), self.here()
         gone = {id: it.record for id, it in self.view.sessions.items() if it.record.deleted}
@@ -526,7 +526,7 @@ class Joined(running.Running):
         return id in self.view.sessions and bool(self.view.sessions[id].record.copies)
 
     def copied(self) -> Container[str]:
-        """As a copy, or as the folder of one that was given away and has not run elsewhere yet."""
+        """Sessions here as a copy, or as the folder of one given away that ran nowhere else."""
         went = filter(self.elsewhere, self.here().keys() & self._orders.keys())
         left = {id for id in went if self.view.sessions[id].record.epoch == self._orders[id][1] + 1}
         return left.union(self.copies.standby.rows if self.copies and self._has_room else ())
@@ -539,13 +539,13 @@ class Joined(running.Running):
             await asyncio.to_thread(self.copies.standby.set_aside)
 
     async def _write(self, changes: Orders) -> None:
-        """They count once they are on the disk. `may_make` may forget one meanwhile."""
+        """Write orders: they count once they are on the disk; `may_make` may forget one."""
         if (known := self._orders | changes) != self._written:
             await asyncio.to_thread(write_whole, self._path, records.encoded(known))
         self._written, self._orders = known, self._orders | changes
 
     async def _change(self, keeper: Keeper) -> None:
-        """Records that do not say what this machine knows of its sessions."""
+        """Change records that do not say what this machine knows of its sessions."""
         found = {id: self._newer(id, facts) for id, facts in self.here().items()}
         every = [*found.items(), *(await self._deleted()).items()]
         if not (due := dict([(id, it) for id, it in every if it is not None][: taking.BATCH])):
@@ -587,7 +587,7 @@ class Joined(running.Running):
         return {id: replace(owned[id], deleted=True) for id in gone}
 
     def describe(self) -> records.Machine:
-        """The keeper adds agent, n and word."""
+        """Return this machine's record, to which the keeper adds agent, n and word."""
         known, each = self._supervisor.settings, self._supervisor.settings.config.memory.instance
         room = (known.memory_budget() or MANY * each) // each if each else MANY
         mine = [(id, why) for machine, id, why in self.troubles() if id and machine == self.name]
@@ -605,7 +605,7 @@ class Joined(running.Running):
         )
 
     def held(self) -> dict[str, records.Held]:
-        """Sessions whose files this machine has: as their owner, or as a copy."""
+        """Return sessions whose files this machine has: as their owner, or as a copy."""
         runs, known = self.running(), self._orders
         held = {id: (epoch, -1, 0) for id, (wanted, epoch) in known.items() if wanted == GONE}
         held |= {id: (known[id][1], int(id in runs), OWN) for id in self.here() if id in known}
@@ -614,7 +614,7 @@ class Joined(running.Running):
         return held
 
     def reached(self) -> etcd.Etcd:
-        """The store, for what only an operator decides or is shown."""
+        """Return the store, for decisions and views of an operator."""
         if self._store is None or self.keeper is None:
             raise TryLater(f"cannot reach the fleet: {self.problem}")
         return self._store

@@ -40,7 +40,7 @@ NOTED = 20
 
 
 class BootClock:
-    """This machine's boot clock, and waits."""
+    """This machine's boot clock, and waits by it."""
 
     def now(self) -> float:
         return boot_now()
@@ -49,7 +49,7 @@ class BootClock:
         await asyncio.sleep(seconds)
 
     async def wait(self, woken: asyncio.Event, seconds: float) -> None:
-        """Until the event, at most so long."""
+        """Wait for the event, `seconds` at most."""
         await until_set(woken, seconds)
 
 
@@ -60,7 +60,7 @@ class Past(Struct, frozen=True):
     boot_and_folder: str
     cluster: str
     revision: int = 0
-    """That the store had."""
+    """Revision that the store had at that begin."""
     released: bool = False
     """True if that agent stopped in order: a disk without it is an older image."""
     n: int = 0
@@ -112,7 +112,7 @@ class Keeper:
         self.problem = ""
         """Why this machine has no place in the fleet now, or why it changes nothing; "" if fine."""
         self._own = Pair(self.keys.machine(self.name), b"", 0)
-        """The own record, as far as it is known."""
+        """This machine's record, as far as it is known."""
         self._agent, self._cluster = "", ""
         self._past: Past | None = None
         self._n = self._acknowledged = self._noted = 0
@@ -215,7 +215,7 @@ class Keeper:
         return False
 
     async def _begin_again(self) -> None:
-        """Until this machine may write its record."""
+        """Wait until this machine may write its record, and begin with it."""
         if self._acknowledged or not self._agent:
             self._past = decoded(self._path.read_bytes(), Past) if self._path.exists() else None
         if self._acknowledged and self._past:  # what has its agent's name now is its twin
@@ -255,7 +255,7 @@ class Keeper:
         await asyncio.to_thread(self._write_past, answer.revision)
 
     async def _renew(self, group: asyncio.TaskGroup) -> bool:
-        """One renewal. False if the own record is lost, or another's."""
+        """Renew once. False if the own record is lost, or another's."""
         self._woken.clear()
         begun = self.clock.now()
         self._n += 1
@@ -310,7 +310,7 @@ class Keeper:
         return True
 
     async def _refused(self, pair: Pair) -> bool:
-        """The own record is not the one that this machine knew."""
+        """Judge an own record that this machine did not know. False: it is lost, or a twin's."""
         found = decoded(pair.value, Machine)
         begun = self._unanswered.get(found.word) if found and not found.lost else None
         if found and found.agent == self._agent and begun is not None:
@@ -340,7 +340,7 @@ class Keeper:
             self.runner.start({id: it for id, it in owned.items() if id not in self.leaving})
 
     def _extend(self, until: float) -> None:
-        """Not by a word of another cluster: the one before it may live, with other machines."""
+        """Extend leases, but not by a word of another cluster: the one before it may live."""
         if self._elsewhere:
             return
         self.until = max(self.until, until)
@@ -396,7 +396,7 @@ class Keeper:
         return answer.committed
 
     def _mine(self) -> list[Same]:
-        """The own record is as of the last renewal, and the fleet is not halted."""
+        """Conditions: the own record is as of the last renewal, and the fleet is not halted."""
         return [self._unchanged(), Same(self.keys.halt, 0)]
 
     def _unchanged(self) -> Same:
@@ -425,7 +425,7 @@ class Keeper:
         return self.view.halt is not None
 
     async def _claim(self) -> None:
-        """Once for each halt: what this machine has, for the operator who accepts."""
+        """Write once for each halt what this machine has, for the operator who accepts."""
         if (halt := self.view.halt) is None or halt.id == self._claimed:
             return
         with suppress(StoreAway):
@@ -443,7 +443,8 @@ class Keeper:
             await self.clock.sleep(self.fleet.renew_every)
 
     def _concerns(self, pair: Pair) -> bool:
-        """A renewal of another machine must not cause one here, or each would cause all others."""
+        """True if the pair needs a renewal here. A mere renewal of another machine must not cause
+        one, or each would cause all others."""
         if pair.key.startswith(self.keys.machines):
             return self.view.hear(pair, self.clock.now())
         if pair.key.startswith(self.keys.sessions):
@@ -475,7 +476,7 @@ class Keeper:
             await self.store.compact(old or 1)
 
     def _write_past(self, revision: int, *, released: bool = False, halted: bool = False) -> None:
-        """Under a halt the disk goes on to know the store of before."""
+        """Note the begin on the disk; under a halt the disk still knows the store of before."""
         self._noted = self._n
         new = Past(self._agent, self._here, self._cluster, revision, released, self._n)
         self._past = replace(self._past, n=self._n, halted=True) if halted and self._past else new

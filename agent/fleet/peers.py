@@ -38,21 +38,21 @@ NAME = "X-Machine"
 """Header with the name of the machine that asks, where no certificate says it."""
 _ID = f"{{id:{ID_PATTERN}}}"
 OWNER = "owner"
-"""Host of requests that are forwarded."""
+"""Host header of requests that are forwarded."""
 
 
 class Taken(msgspec.Struct, frozen=True, array_like=True):
     """A machine's answer to a change."""
 
     code: str
-    """"" = it is on the disk; else `needs_base`, `older`, `not_owner`, or why it cannot be kept."""
+    """"" = the change is on the disk; else `needs_base`, `older`, `not_owner`, or why it is not."""
     epoch: int = 0
     number: int = 0
     """Number of the newest change that the machine has."""
 
 
 def tls_of(folder: Path, purpose: ssl.Purpose = ssl.Purpose.SERVER_AUTH) -> ssl.SSLContext | None:
-    """With the certificates that are there; None: there is none."""
+    """Return TLS with the certificates of the folder; None: there are none."""
     ca, own = folder / "ca.pem", folder / "machine.pem"
     if not (ca.exists() or own.exists()):
         return None
@@ -73,7 +73,7 @@ class Peers:
         self._own, self._locks = fleet.folder / "machine.pem", dict[str, asyncio.Lock]()
         self._session: aiohttp.ClientSession | None = None
         self.deaf = ""
-        """Why this machine does not listen to the others."""
+        """Why this machine does not listen to the others; "" = it does."""
 
     def _tls(self, purpose: ssl.Purpose) -> ssl.SSLContext | None:
         return tls_of(self._own.parent, purpose) if self._own.exists() else None
@@ -107,14 +107,14 @@ class Peers:
             await runner.cleanup()
 
     def asks(self, request: web.Request) -> str:
-        """The machine that asks."""
+        """Return the machine that asks."""
         if not self._own.exists():
             return request.headers.get(NAME, "")
         found = request.get_extra_info("peercert") or {}  # none once the line was cut
         return next((it[0][1] for it in found.get("subject", ()) if it[0][0] == "commonName"), "")
 
     def lock(self, id: str) -> asyncio.Lock:
-        """Around each use of the session's copy here."""
+        """Return the lock around each use of the session's copy here."""
         return self._locks.setdefault(id, asyncio.Lock())
 
     async def _take(self, request: web.Request) -> web.Response:
@@ -136,7 +136,7 @@ class Peers:
             return Taken(code, *(self._standby.newest(sealed.id) or (0, 0)))
 
     async def _show(self, request: web.Request) -> web.Response:
-        """With `?whole=1` all of it."""
+        """Show what is here of a copy; with `?whole=1` all of it."""
         id = InstanceId(request.match_info["id"])
         try:
             async with self.lock(id):
@@ -149,7 +149,7 @@ class Peers:
         raise web.HTTPNotFound
 
     async def _messages(self, request: web.Request) -> web.Response:
-        """Taken, or not for now: it is brought again."""
+        """Take messages; if not now, the other machine brings them again."""
         try:
             files = msgspec.msgpack.decode(await request.read(), type=dict[str, bytes])
             await self._fleet.take_messages(InstanceId(request.match_info["id"]), files)
@@ -165,7 +165,7 @@ class Peers:
     # This machine asks. `name`: of the machine at that address, which its certificate must have.
 
     async def send(self, address: str, name: str, changes: Sequence[Sealed]) -> list[Taken]:
-        """TryLater: the machine did not answer; it may have taken them."""
+        """Send changes. TryLater: the machine did not answer; it may have taken them."""
         return await self.get(address, name, "/copies", list[Taken], changes)
 
     async def pass_on(self, address: str, name: str, id: InstanceId, files: Any) -> None:
@@ -175,7 +175,7 @@ class Peers:
     async def ask(
         self, address: str, name: str, method: str, path: str, times: Any, **how: Any
     ) -> aiohttp.ClientResponse:
-        """The answer, of which the head has come."""
+        """Ask a machine; return the answer, of which the head has come."""
         tls = None if self._session else await asyncio.to_thread(self._tls, ssl.Purpose.SERVER_AUTH)
         if self._session is None:
             line = aiohttp.TCPConnector(ssl=tls or True, limit=0)

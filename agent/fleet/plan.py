@@ -129,7 +129,7 @@ async def _patiently(etcd: Etcd, how: str, member: object) -> None:
 
 
 def unpack(content: bytes, what: object = "this plan") -> dict[str, bytes]:
-    """The files of a plan, which has no others."""
+    """Return the files of a plan, which has no others."""
     found = dict[str, bytes]()
     try:
         with tarfile.open(fileobj=io.BytesIO(content[:LARGEST]), mode="r:") as archive:
@@ -149,12 +149,12 @@ def unpack(content: bytes, what: object = "this plan") -> dict[str, bytes]:
 
 
 def settings_of(files: Mapping[str, bytes]) -> dict[str, str]:
-    """/etc/default/etcd as a plan has it."""
+    """Return the settings of /etc/default/etcd as a plan has them."""
     return dict(it.split("=", 1) for it in files["etcd"].decode().splitlines())
 
 
 def member_settings(name: str, address: str, members: str, token: str, state: str = "new") -> str:
-    """/etc/default/etcd of one member."""
+    """Return the text of /etc/default/etcd of one member."""
     client, peer = _url(address, CLIENTS), _url(address, PEERS)
     tls = {"CERT_FILE": "machine.pem", "KEY_FILE": "machine.key", "TRUSTED_CA_FILE": "ca.pem"}
     settings = {
@@ -175,7 +175,7 @@ def _url(address: str, port: int) -> str:
 
 
 def machine_of(text: str) -> tuple[str, str]:
-    """Name and address of a machine, from NAME=ADDRESS."""
+    """Return name and address of a machine, from NAME=ADDRESS."""
     name, _, address = text.partition("=")
     fault = name_fault(name) or "NAME=ADDRESS, an IP address that others reach"
     with suppress(ValueError):
@@ -187,7 +187,7 @@ def machine_of(text: str) -> tuple[str, str]:
 
 
 def reached(address: str) -> str:
-    """HOST:PORT of an agent."""
+    """Return HOST:PORT of an agent."""
     return _url(address, AGENTS).removeprefix("https://")
 
 
@@ -218,7 +218,7 @@ def run(doing: str, *command: str, cwd: Path | None = None) -> None:
 def _write(
     path: Path, work: Path, address: str, *, name: str, store: list[str], key: bytes, etcd: str
 ) -> None:
-    """One machine's plan, with a certificate by the CA in `work`; `name`: FLEET/MACHINE."""
+    """Write one machine's plan, with a certificate by the CA in `work`; `name`: FLEET/MACHINE."""
     uses = ("basicConstraints=CA:FALSE", "extendedKeyUsage=serverAuth,clientAuth")
     subject = ("-subj", f"/CN={name.partition('/')[2]}")
     _openssl(work, "new", (*uses, f"subjectAltName=IP:{address},IP:127.0.0.1"), *_SIGNED, *subject)

@@ -31,24 +31,24 @@ class Machine(msgspec.Struct, frozen=True, omit_defaults=True):
     address: str = ""
     version: str = ""
     capacity: int = 0
-    """Sessions that it has memory for; 0 if it is `closed`."""
+    """Sessions that the machine has memory for; 0 if it is `closed`."""
     closed: bool = False
-    """True if its disk is full or closed: it has room for no session."""
+    """True if the machine's disk is full or closed: it has room for no session."""
     used: int = 0
     engines: tuple[str, ...] = ()
     programs: tuple[str, ...] = ()
-    """Names of the [[program]] tables of its agent.toml."""
+    """Names of the [[program]] tables of the machine's agent.toml."""
     drained: bool = False
     lost: bool = False
     """True if another machine saw this record stand still for a ttl: its sessions may be taken."""
     released: bool = False
     """True if the agent stopped in order, after its last worker had ended."""
     lacks: dict[str, str] = {}
-    """Some of its sessions that are not as they should be there, and why."""
+    """Session of the machine that is not as it should be there → why; some of them."""
     forgotten: bool = False
-    """True if an operator has switched it off for good."""
+    """True if an operator has switched the machine off for good."""
     key: str = ""
-    """Mark of its fleet.key; "" = it makes and takes no copies."""
+    """Mark of the machine's fleet.key; "" = it makes and takes no copies."""
 
 
 class Session(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -64,7 +64,7 @@ class Session(msgspec.Struct, frozen=True, omit_defaults=True):
     """Machines whose copy is in sync: they may take the session over."""
     deleted: bool = False
     program: str = ""
-    """Name of the [[program]] that runs as it; "" = its engine needs none."""
+    """Name of the [[program]] that runs as the session; "" = the engine needs none."""
 
     def taken_by(self, name: str) -> "Session":
         left = tuple(it for it in self.copies if it != name)
@@ -129,12 +129,12 @@ encoded = msgspec.json.encode
 
 
 def decoded(value: bytes, kind: type[T]) -> T | None:
-    """None if it cannot be read: by hand anything may be put into the store."""
+    """Return a record; None if it cannot be read: a person may put anything into the store."""
     with suppress(msgspec.MsgspecError, RecursionError):
         return msgspec.json.decode(value, type=kind)
     return None
 
 
 def named(key: str) -> str:
-    """Name or id at the end of a key."""
+    """Return the name or id at the end of a key."""
     return key.rpartition("/")[2]

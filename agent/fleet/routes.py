@@ -10,7 +10,7 @@ from agent.errors import NotFound, Refused
 
 
 def _fleet(call: Call) -> Any:
-    """A `Joined`, whose module has all that a fleet needs."""
+    """Return the `Joined`, typed Any: an import of its module would load all of a fleet."""
     fleet = call.supervisor.gate.fleet
     if not fleet.leased:
         raise NotFound("cannot find a fleet: this machine is in none; [fleet] store names its etcd")
@@ -80,7 +80,7 @@ async def forget(call: Call) -> Json:
 
 
 _NAME = f"(?:{ID_PATTERN})"
-"""No session's id, which a refusal would call it."""
+"""Pattern of a machine's name, which a refusal must not call a session's id."""
 _MACHINE = Field("machine", str, "the machine that gets it", required=True, pattern=_NAME)
 _ON = Field("on", bool, "false = it takes sessions again", required=True)
 _WITHOUT = Field("without", list, "machines that are off for good", most=100, pattern=_NAME)

@@ -28,7 +28,7 @@ class Running(gate.Alone):
     """The sessions' workers. Those of backends have none here, and are no part of the fleet."""
 
     leased, clock, in_doubt = True, keeper.BootClock(), False
-    """The last: true while this machine may be the twin of one that runs, and sends nothing."""
+    """in_doubt: True while this machine may be the twin of one that runs, and sends nothing."""
     settled: Callable[[str, records.Session], bool]
     """True if the files here are those that the session goes on with."""
     why: Callable[[str], str]
@@ -40,26 +40,26 @@ class Running(gate.Alone):
         """Sessions that may start before `_until`."""
         self._until = 0.0
         self.keeper: keeper.Keeper | None = None
-        """None until the store has answered."""
+        """The keeper; None until the store has answered."""
         self._telling, self.started = set[asyncio.Task[None]](), asyncio.Event()
-        """Set with each `start`."""
+        """started: set with each `start`."""
 
     @property
     def halted(self) -> bool:
         return self.keeper is not None and self.keeper.halted
 
     def here(self) -> dict[str, Facts]:
-        """All sessions of this machine that are a part of the fleet."""
+        """Return all sessions of this machine that are a part of the fleet."""
         return {id: it for id, it in self._registry.facts.items() if it.leased}
 
-    # What the keeper asks.
+    # Questions of the keeper
 
     def running(self) -> Collection[InstanceId]:
-        """Those that have a worker."""
+        """Return the sessions of the fleet that have a worker here."""
         return {it.id for it in self.here().values() if it.unit.runs or it.action.is_start}
 
     def extend(self, until: float) -> None:
-        """Workers may run until the boot clock shows `until`; each ends there by itself."""
+        """Let workers run until the boot clock shows `until`; each ends there by itself."""
         if self._until <= boot_now():  # its workers have ended: each may start at once again
             self._allowed = {}
         self._until = until
@@ -98,15 +98,15 @@ class Running(gate.Alone):
         await asyncio.gather(*(self._end(id) for id in ids))
 
     async def workers(self) -> set[InstanceId]:
-        """Ids of the sessions that have a worker, as the host says."""
+        """Return ids of the sessions that have a worker, as the host says."""
         every = (await self._supervisor.seats.list()).items()
         others = {id for id, it in self._registry.facts.items() if it.instance.backend}
         return {id for id, unit in every if unit.runs or unit.job_pending} - others
 
-    # What the gate and a pass ask.
+    # Questions of the gate and of a pass
 
     def holds(self, facts: Facts, plan: reconcile.Plan | None) -> session.Wait | None:
-        """A worker that runs is held by its fence."""
+        """Return why a session may not start. A worker that runs is held by its fence instead."""
         free = facts.unit.runs if plan is None else _HARMLESS.issuperset(plan.actions)
         may = facts.id in self._allowed and boot_now() < self._until and not self.halted
         if free or may or not (facts.leased and facts.should_run):
@@ -124,7 +124,7 @@ class Running(gate.Alone):
         task.add_done_callback(self._telling.discard)
 
     async def _tell(self, facts: Facts, link: WorkerLink, args: Mapping[str, object]) -> None:
-        """A worker that began before this machine was in a fleet has no fence: it ends."""
+        """Tell a worker its lease. One that began before this fleet has no fence: it ends."""
         with suppress(LinkError):
             try:
                 await link.call("lease", args, timeout=TOLD_WITHIN)

@@ -55,7 +55,7 @@ class FleetSettings:
 
     @property
     def names(self) -> tuple[str, str]:
-        """The fleet's name and this machine's."""
+        """Return the fleet's name and this machine's."""
         host = re.sub(r"[^a-z0-9_-]", "-", socket.gethostname().partition(".")[0].lower())
         fleet, _, machine = f"fleet/{self.name or host}".rpartition("/")
         if fault := name_fault(machine):

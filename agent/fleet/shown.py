@@ -26,7 +26,7 @@ the next."""
 
 
 async def show(fleet: "Joined") -> dict[str, Any]:
-    """The fleet as this machine knows it, and what else is worth a look."""
+    """Return the fleet as this machine knows it, and what else is worth a look."""
     rows = list[dict[str, str]]()
     with suppress(WaError):  # `problem` says it
         rows = await _missing_members(fleet)
@@ -59,7 +59,7 @@ async def show(fleet: "Joined") -> dict[str, Any]:
 
 
 def troubles(fleet: "Joined") -> Iterator[tuple[str, str, str]]:
-    """Machine, session and cause of what is not as it should be."""
+    """Yield machine, session and cause of what is not as it should be."""
     view, copies = fleet.view, fleet.copies
     lines, deaf = (copies.lines, copies.peers.deaf) if copies else ({}, "")
     for cause in filter(None, (fleet.problem, deaf)):
@@ -87,7 +87,7 @@ def troubles(fleet: "Joined") -> Iterator[tuple[str, str, str]]:
 
 
 def _trouble(fleet: "Joined", id: str) -> str:
-    """Why a session is not where it should be; "" = it is."""
+    """Return why a session is not where it should be; "" = it is."""
     seen, here = fleet.view.sessions[id], fleet.here()
     record, there = seen.record, fleet.view.machines.get(seen.record.machine)
     # Where it has just come from its folder goes, and where it goes it comes.
@@ -115,7 +115,7 @@ def _trouble(fleet: "Joined", id: str) -> str:
 
 
 def explain(view: View, id: str) -> str:
-    """Why a session of the fleet does not run, from the records; else where it does."""
+    """Return why a session of the fleet does not run, from the records; else where it does."""
     record = view.sessions[id].record
     owner, machine = view.machines.get(record.machine), record.machine
     if record.deleted:
@@ -136,7 +136,7 @@ def explain(view: View, id: str) -> str:
 
 
 async def _missing_members(fleet: "Joined") -> list[dict[str, str]]:
-    """As troubles: members of etcd that do not answer, have not started, or have no leader."""
+    """Return as troubles members of etcd that do not answer, or have not started or no leader."""
     members = await (etcd := fleet.reached()).members()
     well = await asyncio.gather(*map(etcd.is_well, members))
     missing = [it for it, good in zip(members, well, strict=True) if not good]
@@ -147,7 +147,7 @@ async def _missing_members(fleet: "Joined") -> list[dict[str, str]]:
 
 
 def certificates(folder: Path, name: str) -> Iterator[tuple[str, bool]]:
-    """Yield what is wrong with those of this machine; True: now, not only soon."""
+    """Yield faults of this machine's certificates; True: now, not only soon."""
     for file in ("machine.pem", "ca.pem"):
         with suppress(OSError, ValueError, IndexError):
             der = ssl.PEM_cert_to_DER_cert((folder / file).read_text())

@@ -70,7 +70,7 @@ class View(Struct):
         return {id: it for id, it in found if it.machine == name and not it.deleted}
 
     def standing_still(self, me: str, now: float, ttl: float) -> dict[str, Seen[Machine]]:
-        """Machines whose record, as it is here, stood still for a ttl: their workers have ended."""
+        """Return machines whose record here stood still for a ttl: their workers have ended."""
         still = ((name, it) for name, it in self.machines.items() if now - it.since >= ttl)
         return {name: it for name, it in still if name != me and not it.record.lost}
 
@@ -92,7 +92,7 @@ class View(Struct):
         return found[:BATCH]
 
     def forgotten(self, id: str) -> None:
-        """The store has no record of it any more; a new one has the next epoch all the same."""
+        """Note that the store has no record of a session any more; a new one has the next epoch."""
         self.sessions[id] = Seen(self.sessions[id].record, 0, float("inf"))
 
     def place_for(self, id: str, away: Mapping[str, str]) -> tuple[str, str]:
@@ -108,7 +108,7 @@ class View(Struct):
         return best, why or "no other machine is known"
 
     def fault(self, id: str, there: Machine) -> str:
-        """Why a session cannot go to that machine; "" = it can."""
+        """Return why a session cannot go to that machine; "" = it can."""
         it, runs = self.sessions[id].record, f"it runs {there.used} sessions"
         faults = {
             "its agent does not run": there.lost or there.released,
@@ -123,7 +123,7 @@ class View(Struct):
 
 
 def in_order(id: str, names: Iterable[str]) -> list[str]:
-    """The same order for a session on each machine (rendezvous hash)."""
+    """Return names in an order that is the same on each machine (rendezvous hash)."""
     return sorted(names, key=lambda it: blake2b(f"{id}\0{it}".encode(), digest_size=8).digest())
 
 

@@ -55,7 +55,7 @@ def main(argv: list[str]) -> int:
 
 
 def _start(root: Path, names: str, processes: list[subprocess.Popen[bytes]]) -> None:
-    """`processes` gets the members of etcd, and then the agents."""
+    """Start a fleet. `processes` gets the members of etcd, and then the agents."""
     with ExitStack() as held:
         servers = [socket.create_server(("127.0.0.1", 0)) for _ in range(4 * len(names))]
         urls = [f"127.0.0.1:{held.enter_context(it).getsockname()[1]}" for it in servers]

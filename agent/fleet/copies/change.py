@@ -48,18 +48,18 @@ class FleetKey:
 
     @property
     def mark(self) -> str:
-        """The same for the same key alone; of 32 random bytes it betrays none."""
+        """A mark that only the same key has; it betrays none of the 32 random bytes."""
         return blake2b(_MAGIC, key=self._secret, digest_size=8).hexdigest()
 
     def seal(self, context: bytes, data: bytes) -> bytes:
-        """Only `open` with the same key and the same context gives `data` back."""
+        """Seal `data`: only `open` with the same key and the same context gives it back."""
         from nacl.bindings import crypto_aead_xchacha20poly1305_ietf_encrypt as encrypt
 
         nonce = os.urandom(_NONCE)
         return _MAGIC + nonce + encrypt(data, _MAGIC + context, nonce, self._secret)
 
     def open(self, context: bytes, sealed: bytes) -> bytes:
-        """VaultError for all that was not sealed with this key in this context."""
+        """Return the data; VaultError if it was not sealed with this key in this context."""
         from nacl.bindings import crypto_aead_xchacha20poly1305_ietf_decrypt as decrypt
         from nacl.exceptions import CryptoError
 
@@ -78,7 +78,7 @@ def _unusable(path: Path, cause: str) -> ConfigError:
 class File(msgspec.Struct, frozen=True, array_like=True):
     size: int
     blocks: dict[int, bytes]
-    """By their number; those that are as before are left out."""
+    """Number → block; blocks that are as before are left out."""
 
 
 class Change(msgspec.Struct, frozen=True, array_like=True):
@@ -87,14 +87,14 @@ class Change(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Sealed(msgspec.Struct, frozen=True, array_like=True):
-    """As it travels and lies on the disk of another machine."""
+    """A sealed change, as it travels and lies on the disk of another machine."""
 
     id: str
     epoch: int
     number: int
     """One more than that of the change before. A base begins a row at any number."""
     base: bool
-    """All files, whatever was before."""
+    """True if the change has all files, whatever was before."""
     row: str
     """Random for each row that an agent begins: a late change of an earlier one fits none."""
     content: bytes
@@ -105,13 +105,13 @@ class Sealed(msgspec.Struct, frozen=True, array_like=True):
 
 
 def seal(key: FleetKey, head: Sealed, change: Change) -> Sealed:
-    """`head`: without its content."""
+    """Return the sealed change. `head`: its fields, without content."""
     packed = zlib.compress(msgspec.msgpack.encode(change), 1)
     return msgspec.structs.replace(head, content=key.seal(head.context, packed))
 
 
 def unseal(key: FleetKey, sealed: Sealed) -> tuple[InstanceId, Change]:
-    """VaultError for all that this fleet did not seal as this."""
+    """Return session and change; VaultError if this fleet did not seal them as this."""
     try:
         id, packed = parse_instance_id(sealed.id), zlib.decompressobj()
         content = packed.decompress(key.open(sealed.context, sealed.content), 2 * LARGEST)
@@ -145,7 +145,7 @@ def apply(files: dict[str, bytearray], change: Change) -> None:
 
 
 def whole(files: Mapping[str, bytes | bytearray]) -> Change:
-    """All files, as a base has them."""
+    """Return a change with all files, as a base has them."""
     every = files.items()
     return Change({path: File(len(it), dict(enumerate(blocks_of(it)))) for path, it in every})
 

@@ -40,7 +40,7 @@ _CHANGED = """select instance, count(*), max(changed_wall), total(tries), max(be
 group_concat(case when state in ('accepted', 'sending') then file end, '/')
 from messages group by instance"""
 Stamp = tuple[Any, ...]
-"""() = there is none."""
+"""Marks of a file by which a change shows; () = there is no file."""
 EVERY = 30.0
 """Seconds after which files are looked at though no folder says that they changed."""
 
@@ -49,7 +49,7 @@ class Seen(msgspec.Struct, frozen=True, array_like=True):
     stamp: Stamp
     size: int
     hashes: tuple[bytes, ...] = ()
-    """Hash of each block, where it has several."""
+    """Hash of each block, if the file has several."""
 
 
 _NONE = Seen((None,), -1)
@@ -66,20 +66,21 @@ class Files(msgspec.Struct, frozen=True):
 
 
 class Beside:
-    """For all sessions of this machine. Calls use the disk: each in a thread, one at a time."""
+    """Files beside the engines' ones, of all sessions. Calls use the disk: each in a thread, one
+    at a time."""
 
     def __init__(self, root: Path, outbox: Path) -> None:
         """`outbox`: outbox.db; the files of its messages lie in the folder of that name beside."""
         self._root, self._outbox = root, outbox
         self._seen: Stamp = ()
         self._rows = dict[str, tuple[Stamp, tuple[str, ...]]]()
-        """By session: what differs when a row of it changed, and its media files."""
+        """Session → a stamp that differs when a row of it changed, and its media files."""
         self._copied = dict[str, Stamp]()
-        """Stamp of messages.db as of the last look; that of its last copy until a pause ends."""
+        """Session → stamp of messages.db at the last look; of its last copy until a pause ends."""
         self._paused = dict[str, tuple[float, Stamp]]()
 
     def look(self) -> None:
-        """At the outbox, once for all sessions."""
+        """Look at the outbox, once for all sessions."""
         if (stamp := _stamps(str(self._outbox))) == self._seen:
             return
         with suppress(sqlite3.Error, OSError), closing(self._open()) as db:
@@ -90,7 +91,7 @@ class Beside:
             self._seen = stamp
 
     def stamps(self, id: InstanceId) -> Mapping[str, Stamp]:
-        """By path of the copy what differs when that changed."""
+        """Return for each path of the copy a stamp that differs when the file changed."""
         stamps = {IDENTITY: _stamps(f"{self._root}/{id}/{IDENTITY}")}
         if id in self._rows:
             stamps[ROWS], files = self._rows[id]
@@ -101,11 +102,11 @@ class Beside:
         return stamps
 
     def hurry(self, id: InstanceId) -> None:
-        """The next look copies messages.db, however new its last copy is."""
+        """Let the next look copy messages.db, however new its last copy is."""
         self._paused.pop(id, None)
 
     def read(self, id: InstanceId, path: str) -> bytes:
-        """VaultError where it cannot be read now."""
+        """Return a file's content; VaultError if it cannot be read now."""
         try:
             if path == MESSAGES:
                 return self._messages(id)
@@ -142,11 +143,11 @@ class Changed(msgspec.Struct, eq=False):
     engine: str
     beside: Beside
     as_of: float = 0.0
-    """Begin of the last look that saw all, by the boot clock."""
+    """Boot time of the begin of the last look that saw all."""
     _files: Files = Files()
     _beside: dict[str, Seen] = {}
     _all_at: float = 0.0
-    """Begin of the next look at all files."""
+    """Boot time of the next look at all files."""
 
     def look(self) -> Change | None:
         """None: nothing changed, or the files change while they are read: the next look has them.
@@ -170,7 +171,8 @@ class Changed(msgspec.Struct, eq=False):
             files = self._walk(found, size)
             if _folder_stamps(below, files.folders) != files.folders:
                 return None
-            # What is renamed into it within the same tick of the clock leaves no other stamp.
+            # A file that is renamed into a folder within the same tick of the clock leaves no other
+            # stamp.
             newest = max(stamp[-1] for stamp in files.folders.values() if stamp) / 1e9
             self._all_at = begun + EVERY * (newest < time.time() - TICK)
         if files.paths != self._files.paths:
@@ -200,7 +202,7 @@ class Changed(msgspec.Struct, eq=False):
 
 
 def _take(found: dict[str, File], path: str, had: Seen, stamp: Stamp, content: bytes) -> Seen:
-    """A file as it is now; `found` gets the blocks of it that differ."""
+    """Return what is now seen of a file; `found` gets the blocks of it that differ."""
     blocks = blocks_of(content)
     now = tuple(blake2b(it, digest_size=16).digest() for it in blocks)
     was = dict(enumerate(had.hashes))
@@ -235,7 +237,7 @@ def _stamp_at(path: str) -> Stamp:
 
 
 def _stamps(path: str) -> Stamp:
-    """Stamps of a file and of SQLite's journal beside it."""
+    """Return the stamps of a file and of SQLite's journal beside it."""
     found = list[object]()
     for each in (path, f"{path}-wal"):
         if stamp := _stamp_at(each):

@@ -60,13 +60,13 @@ class Place(Struct):
     """A machine that has a copy of one session, or is to have one."""
 
     whole_at: float
-    """Begin of the last look of which it has all, as far as it has answered."""
+    """Boot time of the last look of which the machine has all, as far as it has answered."""
     has: int = 0
-    """Number of the last change of this row that it has; 0 = none."""
+    """Number of the last change of this row that the machine has; 0 = none."""
     sent: int = 0
-    """Number of the last one that is on its way; 0 = it needs a base."""
+    """Number of the last change that is on its way there; 0 = the machine needs a base."""
     ready: bool = False
-    """True if it has answered that it takes this session's changes."""
+    """True if the machine has answered that it takes this session's changes."""
     asked_at: float = 0.0
 
 
@@ -97,16 +97,16 @@ class Row(Struct, eq=False):
 
 
 class Line(Struct, eq=False):
-    """To one machine: one request at a time."""
+    """The line to one machine: one request at a time."""
 
     queue: list[tuple[Sealed, Row, float]] = []
-    """Each with the begin of its look."""
+    """Changes to send, each with its row and the begin of its look."""
     sending: asyncio.Task[None] | None = None
     failing_since: float = 0.0
     not_before: float = 0.0
     away_until: float = 0.0
     cause: str = ""
-    """Why it is away; "" once it has answered."""
+    """Why the machine is away; "" once it has answered."""
 
 
 class Copies:
@@ -162,7 +162,7 @@ class Copies:
         await self._record(keeper)
 
     def _line_up(self, id: InstanceId, engine: str, now: float) -> None:
-        """The places of a session's copies. A machine in its record may have all: it is asked."""
+        """Choose places of copies. A machine in the session's record may have all: it is asked."""
         record, row = self._owner.view.sessions[id].record, self.rows.get(id)
         since = 0.0  # what came into the record behind this machine's back must prove itself
         if row is None or row.epoch != record.epoch:
@@ -179,7 +179,7 @@ class Copies:
             row.begin()
 
     def _targets(self, id: str, engine: str) -> tuple[str, ...]:
-        """One machine of two, two of three or more."""
+        """Choose the machines for copies: one in a fleet of two, two in a larger one."""
         found, now, me = list[str](), boot_now(), self._owner.name
         machines = self._owner.view.machines
         for name, seen in machines.items():
@@ -190,7 +190,7 @@ class Copies:
         return tuple(in_order(id, found)[: 1 if len(machines) < 3 else 2])
 
     def _look(self, begun: float, rows: list[Row]) -> list[tuple[Row, Sealed | None]]:
-        """In a thread: what changed in each session since the last look, bases last."""
+        """Find in a thread what changed in each session since the last look, bases last."""
         self._beside.look()
         found, size = list[tuple[Row, Sealed | None]](), 0
         for row in sorted(rows, key=lambda it: it.base):
@@ -280,7 +280,7 @@ class Copies:
                 self._answered(name, row, sealed, as_of, answer)
 
     def _answered(self, name: str, row: Row, sealed: Sealed, as_of: float, answer: Taken) -> None:
-        """An answer counts for its own row alone."""
+        """Take in an answer, which counts for its own row alone."""
         if (place := row.places.get(name)) is None or row.name != sealed.row:
             return
         place.ready = answer.code in ("", "older", "needs_base")
@@ -304,7 +304,7 @@ class Copies:
         line.away_until, line.cause = boot_now() + AWAY, cause
 
     async def _record(self, keeper: Keeper) -> None:
-        """Machines that lack changes leave, and those that have all of them enter."""
+        """Write records: machines that lack changes leave, and those that have all enter."""
         oldest, due = boot_now() - LEAVES, dict[str, Session]()
         stays = keeper.leaving.union(self.away)
         for id, row in self.rows.items():
@@ -331,7 +331,7 @@ class Copies:
         return seen.record.address
 
     async def _forget(self) -> None:
-        """Copies of sessions of this machine with their files here, and those of no use."""
+        """Forget copies of sessions whose files are here as their owner, and those of no use."""
         mine = self._owner.engines().keys()
         for id in [*self.standby.rows]:
             async with self.peers.lock(id):
@@ -367,7 +367,7 @@ class Copies:
             await asyncio.sleep(TICK / 10)
 
     async def push(self, id: InstanceId, target: str) -> None:
-        """All files of a session whose worker has ended, and the same bytes built there."""
+        """Send all files of a session whose worker has ended; `target` has taken them on return."""
         row, address = self.rows.pop(id, None), self.address(target)
         record = self._owner.view.sessions[id].record
         self._pushed.add(id)

@@ -24,7 +24,7 @@ LOG = "log"
 FOLD_AT = 200
 """Changes after a base from which a new base is made."""
 _HEAD = struct.Struct(">II")
-"""Length of what follows, and its checksum: a length that was changed is no torn end."""
+"""Length of an entry, and its checksum: a length that was changed is no torn end."""
 
 
 class Standby:
@@ -46,7 +46,7 @@ class Standby:
                 self.asked[id] = (root / id / LOG).stat().st_mtime
 
     def newest(self, id: str) -> tuple[int, int] | None:
-        """Epoch and number of what can be built; None: nothing."""
+        """Return epoch and number of the copy that can be built; None: there is none."""
         rows = self.rows.get(id)
         return (rows[-1].epoch, rows[-1].number) if rows else None
 
@@ -76,7 +76,7 @@ class Standby:
                 self._write(id, seal(self._key, base, whole(self.build(id))))
 
     def build(self, id: InstanceId) -> dict[str, bytearray]:
-        """The session's files as of `newest`. VaultError where one is missing or wrong."""
+        """Build the session's files as of `newest`. VaultError if one is missing or wrong."""
         files = dict[str, bytearray]()
         if not (rows := self.rows.get(id)):
             raise damaged(f"there is none of {id}")
@@ -88,7 +88,7 @@ class Standby:
         return files
 
     def replace(self, id: InstanceId, changes: Sequence[Sealed]) -> None:
-        """By all that another machine has, if that is newer. What is here stays until then."""
+        """Replace the copy by another machine's, if that is newer. This one stays until then."""
         files, last = dict[str, bytearray](), changes[0] if changes else None
         for sealed in changes:
             named, change = unseal(self._key, sealed)
@@ -100,14 +100,14 @@ class Standby:
             self._write(id, seal(self._key, msgspec.structs.replace(last, base=True), whole(files)))
 
     def forget(self, id: str) -> None:
-        """It is of no use any more."""
+        """Delete a copy that is of no use any more."""
         self.rows.pop(id, None)
         with suppress(FileNotFoundError):
             (self._root / id / LOG).unlink()
             (self._root / id).rmdir()
 
     def set_aside(self, id: str = "") -> None:
-        """All of it, or a damaged copy, is kept beside it and used no more."""
+        """Put all copies, or a damaged one, aside: they are kept and used no more."""
         why = f"damaged-{id}" if id else "older"
         aside = self._root.with_name(f"{self._root.name}-{why}-{time.time():.0f}")
         with suppress(FileNotFoundError):
@@ -141,7 +141,7 @@ class Standby:
             raise explain("write", path, error) from error
 
     def read(self, id: str) -> Iterator[Sealed]:
-        """A base and what follows it; a torn end is cut off."""
+        """Yield a base and the changes after it; a torn end is cut off."""
         path, at, last = self._root / id / LOG, 0, None
         with open_plain(path) as file:
             while len(head := file.read(_HEAD.size)) == _HEAD.size and any(head):
