@@ -16,13 +16,13 @@ from agent.host import life, units
 log = logging.getLogger(__name__)
 
 BOOTED_BY_SYSTEMD = Path("/run/systemd/system")
-"""sd_booted(3): it exists where systemd is the running init, and nowhere else."""
+"""Folder of sd_booted(3): it exists where systemd is the running init, and nowhere else."""
 
 
 async def open_host(
     choice: str, config: Config, wake: life.Wake, kind: units.Kind = units.INSTANCES
 ) -> life.Host:
-    """`choice` is the setting: auto, systemd or process; for a second kind, the first's name."""
+    """Open a host. `choice`: auto, systemd or process; for a second kind, the first's name."""
     state, packs, worker = config.agent.state_path, kind is units.PACKS, config.worker
     run_dir = state / ("run-packs" if packs else "run")
     root = run_dir if packs else config.session_root

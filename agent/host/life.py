@@ -35,7 +35,7 @@ class Host(Protocol):
     """The name of this boot of the machine."""
 
     async def list(self) -> Mapping[InstanceId, UnitStatus]:
-        """All workers that this host knows, running or failed, in one question to the machine."""
+        """Return all workers that this host knows, running or failed, by one question."""
 
     async def status(self, instance: InstanceId) -> UnitStatus: ...
 
@@ -44,7 +44,7 @@ class Host(Protocol):
         running worker does nothing."""
 
     async def stop(self, instance: InstanceId) -> None:
-        """Return when no process of the worker is left."""
+        """Stop a worker; return when no process of it is left."""
 
     async def restart(self, instance: InstanceId) -> None:
         await self.stop(instance)
@@ -53,17 +53,17 @@ class Host(Protocol):
     async def reset_failed(self, instance: InstanceId) -> None: ...
 
     def limit_memory(self, instance: InstanceId, most: int) -> None:
-        """Kill its worker above `most` bytes, where no MemoryMax= of a unit does; 0 = no limit."""
+        """Kill a worker above `most` bytes, where no MemoryMax= of a unit does; 0 = no limit."""
 
     def enabled_by_operator(self, instance: InstanceId) -> bool:
         """True when an operator enabled this worker with `systemctl enable`."""
         return False
 
     def link_path(self, instance: InstanceId) -> Path:
-        """The Unix socket on which that worker listens."""
+        """Return the Unix socket on which that worker listens."""
 
     def log_path(self, instance: InstanceId) -> Path | None:
-        """The file of that worker's output; None where the journal has it."""
+        """Return the file of that worker's output; None: the journal has it."""
 
     @property
     def connected(self) -> bool | None:
@@ -78,7 +78,7 @@ class Host(Protocol):
         return False
 
     async def missing_address(self) -> str:
-        """HOST:PORT that the machine was to open for the agent and could not; "" = none."""
+        """Return HOST:PORT that the machine could not open for the agent; "" = none."""
         return ""
 
     async def close(self, *, leave_workers: bool) -> None:
@@ -108,9 +108,9 @@ def words(ended: UnitStatus) -> str:
 
 
 ABORT_GRACE = 5.0
-"""For the stack that faulthandler writes after SIGABRT."""
+"""Seconds for the stack that faulthandler writes after SIGABRT."""
 DELAYED = 1.0
-"""Seconds: an agent that was so late takes no silence for a death."""
+"""Seconds of delay after which the agent takes no silence for a death."""
 LEASE_OVER = 77
 NEVER_RESTARTED = {66: logging.ERROR, LEASE_OVER: logging.WARNING, 78: logging.ERROR}
 """As the units' RestartPreventExitStatus=: no use of its folder; no lease; a wrong setting. Each
@@ -120,14 +120,15 @@ _ACTIVATING, _ACTIVE, _ENDING = UnitState.ACTIVATING, UnitState.ACTIVE, UnitStat
 
 
 class Exit(NamedTuple):
-    """`result` in systemd's words: exit-code, signal, core-dump; "" = it ended in order."""
+    """The end of a run. `result` in systemd's words: exit-code, signal, core-dump; "" = in
+    order."""
 
     result: str
     status: int = 0
 
 
 UNKNOWN = Exit("exit-code")
-"""How one ended that an earlier agent had started; after a stop that counts as done."""
+"""The end of a run that an earlier agent had started; after a stop it counts as done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,22 +152,22 @@ class Child(Protocol):
     def send(self, number: Signals) -> None: ...
 
     async def clear(self) -> int:
-        """After its end: kill what it left, and return how many there were."""
+        """Kill what the run left after its end; return how many there were."""
 
     def release(self) -> None:
-        """The agent ends, and the run goes on."""
+        """Let the run go on after the agent's end."""
 
 
 Launch = Callable[["Worker"], Child]
 
 
 class Worker:
-    """`status.since`: when it entered its state."""
+    """A worker and its runs. `status.since`: boot time at which it entered its state."""
 
     def __init__(
         self, id: InstanceId, limits: Limits, launch: Launch, changed: Callable[[], None]
     ) -> None:
-        """`launch` begins the run that `status` names; HostError: it cannot."""
+        """Make the worker. `launch` begins the run that `status` names; HostError: it cannot."""
         self.id, self._limits, self._launch, self._changed = id, limits, launch, changed
         self._loop = asyncio.get_running_loop()
         self.status = UNIT_ABSENT
@@ -176,9 +177,9 @@ class Worker:
         status that its worker told: that of an adopted one cannot be seen."""
         self._stop_wanted, self._was_ready, self._failed_starts = False, False, 0
         self._turned: asyncio.Future[None] = self._loop.create_future()
-        """Done when it enters another state, or is to stop."""
+        """Done when the worker enters another state, or is to stop."""
         self._starts: list[float] = []
-        """When its runs began, as far as they still count."""
+        """Begins of the runs that still count."""
         self.until = math.inf
         self._timer: asyncio.TimerHandle | None = None
         self._life: asyncio.Task[None] | None = None
@@ -188,7 +189,7 @@ class Worker:
         return self.status.state
 
     async def start(self) -> None:
-        """Return when READY was said; HostError when this or the present run ends before."""
+        """Start; return at READY; HostError if this or the present run ends before."""
         while self._stop_wanted and self.state is _ENDING:
             await asyncio.wait({self._turned})
         failed = self._failed_starts
@@ -203,7 +204,7 @@ class Worker:
             await asyncio.wait({self._turned})
 
     async def stop(self) -> None:
-        """Return when nothing of it is left, however long its save takes."""
+        """Stop; return when nothing of the worker is left, however long its save takes."""
         if self.status.runs:
             self._stop_wanted = True
             self._turn()
@@ -222,7 +223,7 @@ class Worker:
         """Begin its runs, the first one `after` seconds: not 0 for another run of a worker that
         ended."""
         self._enter(_ACTIVATING, restarts=0, result="success", exit_status=0)
-        # Its runs are no part of what its caller does.
+        # A worker's runs are no part of its caller's task, and take no context of it.
         work = self._lives(after)
         self._life = self._loop.create_task(work, name=f"worker {self.id}", context=Context())
         self._life.add_done_callback(_ended)
@@ -237,7 +238,7 @@ class Worker:
             self._end(SIGTERM, self._limits.stop_timeout)
 
     def let_go(self) -> None:
-        """The agent ends, the worker lives on."""
+        """Let the worker live on after the agent's end."""
         self._limit(math.inf)
         if self._life is not None:
             self._life.cancel()
@@ -248,7 +249,7 @@ class Worker:
         self._end(SIGKILL, math.inf, cause)
 
     def notice(self, said: Mapping[str, str]) -> None:
-        """In the words of sd_notify(3)."""
+        """Take in a notice in the words of sd_notify(3)."""
         up = self.state is _ACTIVE
         if (text := said.get("STATUS")) is not None:
             self.status = replace(self.status, status_text=text[:200])
@@ -265,12 +266,12 @@ class Worker:
             self._limit(max(self.until - self._loop.time(), int(more) / 1e6))
 
     def ping(self) -> None:
-        """A timer looks again when it fires."""
+        """Take in a ping: the timer looks again when it fires."""
         if self.status.state is _ACTIVE:
             self.until = self._loop.time() + self._limits.watchdog
 
     def lose(self) -> None:
-        """No notice of the present run arrives any more: its silence is no death."""
+        """Note that no notice of the present run can arrive: its silence is no death."""
         if self.state is _ACTIVE:
             self._enter(_ACTIVE, lost=True)
 
@@ -307,7 +308,7 @@ class Worker:
             self._enter(_ACTIVATING)
 
     def _begin(self) -> bool:
-        """False: the start limit is reached."""
+        """Begin a run; False: the start limit is reached."""
         now = self._loop.time()
         self._starts = [at for at in self._starts if at > now - self._limits.burst_interval]
         if len(self._starts) >= self._limits.burst:
@@ -330,7 +331,7 @@ class Worker:
             self.child.send(by)
 
     def _limit(self, seconds: float) -> None:
-        """Moving it later costs no new timer: the old one looks again when it fires."""
+        """Set the deadline. A later one needs no new timer: the old one looks again."""
         self.until = self._loop.time() + seconds
         if self._timer is not None and self._timer.when() > self.until:
             self._timer.cancel()

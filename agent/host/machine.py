@@ -22,13 +22,13 @@ class Process(NamedTuple):
     session: int
     cpu_ticks: int
     start_ticks: int
-    """Since the machine's boot."""
+    """Ticks of the clock from the machine's boot to the process' start."""
     rss_bytes: int
     zombie: bool
 
 
 def read_process(pid: int) -> Process | None:
-    """None when there is no such process."""
+    """Read a process; None: there is no such process."""
     raw = _read(f"/proc/{pid}/stat", at_once=True)
     # The name is in parentheses and may itself have spaces and parentheses.
     fields = raw[raw.rfind(b")") + 2 :].split(maxsplit=22)
@@ -40,7 +40,7 @@ def read_process(pid: int) -> Process | None:
 
 
 def all_processes() -> Iterator[Process]:
-    """All visible processes, in one walk."""
+    """Yield all visible processes, in one walk."""
     try:
         pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]  # noqa: PTH208
     except OSError as error:
@@ -51,7 +51,7 @@ def all_processes() -> Iterator[Process]:
 
 
 def variables_of(pid: int) -> dict[str, str]:
-    """The environment that the process was started with; {} = another user's process."""
+    """Return the environment that a process was started with; {} = another user's process."""
     with suppress(OSError):
         if Path(f"/proc/{pid}").stat().st_uid != os.geteuid():
             return {}
@@ -101,7 +101,7 @@ class Usage:
         return None in (self.memory_bytes, self.cpu_seconds, self.processes)
 
     def shared_by(self, count: int) -> "Usage":
-        """One session's part, where one process holds `count` of them."""
+        """Return one session's part if one process holds `count` of them."""
         count = max(count, 1)
         memory = None if self.memory_bytes is None else self.memory_bytes // count
         cpu = None if self.cpu_seconds is None else self.cpu_seconds / count
@@ -125,7 +125,7 @@ def measure_trees(leaders: frozenset[int]) -> dict[int, Usage]:
 
 
 def find_trees(leaders: frozenset[int]) -> dict[int, list[Process]]:
-    """Each leader's session, and what descends from it in sessions of its own."""
+    """Return each leader's session, and what descends from it in sessions of its own."""
     processes = {process.pid: process for process in all_processes() if not process.zombie}
     trees: dict[int, list[Process]] = {leader: [] for leader in leaders}
     for process in processes.values():
@@ -139,7 +139,7 @@ def find_trees(leaders: frozenset[int]) -> dict[int, list[Process]]:
 
 
 def measure(main_pids: Mapping[InstanceId, int]) -> dict[InstanceId, Usage]:
-    """By the kernel's account of a unit's control group where it has one, else by /proc."""
+    """Measure workers by the kernel's account of their control groups, else by /proc."""
     by_id = {id: _of_group(units.INSTANCES.unit(id), pid) for id, pid in main_pids.items()}
     lacking = {id: main_pids[id] for id, usage in by_id.items() if usage.partial}
     if lacking:
@@ -174,14 +174,14 @@ def _field(path: Path, name: str) -> int | None:
 
 
 def machine_memory() -> tuple[int, int]:
-    """Bytes: in all, and what can be had without swapping."""
+    """Return bytes of memory: in all, and what can be had without swapping."""
     words = _words(Path("/proc/meminfo"))
     total, available = (words.index(name) + 1 for name in ("MemTotal:", "MemAvailable:"))
     return int(words[total]) * 1024, int(words[available]) * 1024
 
 
 class CoreUse:
-    """The share of all cores' time that was used between two readings."""
+    """Measures the share of all cores' time that was used between two readings."""
 
     def __init__(self) -> None:
         self._before = _core_ticks()
@@ -193,7 +193,7 @@ class CoreUse:
 
 
 def _core_ticks() -> tuple[int, int]:
-    """Busy, and altogether. Guests' time is in their hosts' already."""
+    """Return ticks: busy, and altogether. Guests' time is in their hosts' already."""
     ticks = [int(word) for word in _words(Path("/proc/stat"))[1:9]]
     idle = ticks[3] + ticks[4]
     return sum(ticks) - idle, sum(ticks)

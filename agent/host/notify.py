@@ -20,7 +20,7 @@ class Notifier:
     __slots__ = ("_address", "_sock", "_take")
 
     def __init__(self, address: str = "", take: Callable[..., object] | None = None) -> None:
-        """`take` gets each notice's assignments instead of a socket."""
+        """Make the notifier. `take` gets each notice's assignments instead of a socket."""
         self._address = "\0" + address[1:] if address.startswith("@") else address
         self._take = take
         self._sock: socket.socket | None = None
@@ -29,7 +29,7 @@ class Notifier:
             self._sock.setblocking(False)
 
     def send(self, *assignments: str) -> bool:
-        """One notice of several assignments; False when it was not taken."""
+        """Send one notice of several assignments; False if it was not taken."""
         if self._take is not None:
             self._take(*assignments)
         if self._sock is None:
@@ -50,7 +50,7 @@ class Notifier:
 
 
 def watchdog_from(environment: Mapping[str, str], pid: int) -> float | None:
-    """Seconds between two pings that the manager wants; None when it wants none of `pid`."""
+    """Return seconds between two pings that the manager wants; None: it wants none of `pid`."""
     if environment.get("WATCHDOG_PID", "") not in ("", str(pid)):
         return None
     try:

@@ -44,12 +44,12 @@ class Places:
     run_dir: Path
     session_root: Path
     cache_root: Path | None = None
-    """None = beside the sessions, as a worker finds by itself."""
+    """Folder of the cache; None = beside the sessions, as a worker finds by itself."""
     members_root: Path | None = None
     """Folder of the sessions that share a worker."""
 
     def environment(self, folder: Path, run: str, watchdog: float) -> dict[str, str]:
-        """The same variables that systemd sets."""
+        """Return the same variables that systemd sets."""
         paths = {
             "WA_CACHE_PATH": self.cache_root,
             "WA_MEMBERS_ROOT": self.members_root,
@@ -68,7 +68,7 @@ class Places:
 
 
 def spawn(arguments: list[str], environment: Mapping[str, str], out: int) -> int:
-    """A fresh Python in a session of its own; returns its pid. Output and errors go to `out`."""
+    """Spawn a fresh Python in a session of its own; return its pid. `out`: output and errors."""
     outs = ((os.POSIX_SPAWN_DUP2, out, number) for number in (1, 2))
     return os.posix_spawn(
         sys.executable,
@@ -88,7 +88,7 @@ class ProcessChild:
     pid = 0
 
     def __init__(self, host: "ProcessHost", worker: Worker) -> None:
-        """The worker hears of the process that `watch` names; the host ends what that leaves."""
+        """Make the child. The worker hears of the process of `watch`; the host ends the rest."""
         self._host, self.worker = host, worker
         path = host.folder(worker.id) / "notify"
         self._loop = asyncio.get_running_loop()
@@ -106,7 +106,7 @@ class ProcessChild:
             raise
 
     def watch(self, pid: int) -> "ProcessChild":
-        """OSError: it is gone already."""
+        """Watch a process. OSError: it is gone already."""
         self._pidfd = os.pidfd_open(pid)
         self.pid = pid
         self._loop.add_reader(self._pidfd, self._end)
@@ -116,7 +116,7 @@ class ProcessChild:
         return self
 
     def send(self, number: signal.Signals) -> None:
-        """To this very process; nothing when it is gone."""
+        """Send a signal to this very process; nothing happens if it is gone."""
         if self._pidfd >= 0:
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, number)
@@ -175,7 +175,7 @@ def _exit_of(end: os.waitid_result) -> Exit:
 
 
 def listener(path: Path) -> int:
-    """The process that listens at this socket, as the kernel names it. OSError: there is none."""
+    """Return the process that listens at this socket, by the kernel. OSError: there is none."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock, files.short_path(path) as name:
         sock.setblocking(False)
         sock.connect(name)
@@ -191,7 +191,7 @@ HEAR_EVERY = 4.0
 
 
 ROUNDS, PAUSE = 10, 0.01
-"""A killed process takes a moment to go, and may have forked just before."""
+"""Rounds of kills: a killed process takes a moment to go, and may have forked just before."""
 
 Left = tuple[int, str]
 """An ended worker: its pid led its group and its session (0: it is another process by now); its
@@ -232,7 +232,7 @@ class ProcessHost(Host):
         self._looking = asyncio.Lock()
         self._workers: dict[InstanceId, Worker] = {}
         self.children: dict[int, ProcessChild] = {}
-        """By the descriptor of its notify socket."""
+        """Descriptor of a notify socket → the child."""
         self.notices = select.epoll()
         self._memory_max: dict[InstanceId, int] = {}
         self._caretaker = asyncio.create_task(self._take_care(), name="process host")
@@ -241,7 +241,7 @@ class ProcessHost(Host):
     async def open(
         cls, wake: Wake, places: Places, limits: Limits, program: Sequence[str] = WORKER
     ) -> "ProcessHost":
-        """`places.run_dir` belongs to one kind of workers; `program` is what Python runs."""
+        """Open the host. `places.run_dir`: of one kind of workers; `program`: what Python runs."""
         try:
             places.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
             places.run_dir.chmod(0o700)
@@ -253,7 +253,7 @@ class ProcessHost(Host):
         return self
 
     async def close(self, *, leave_workers: bool) -> None:
-        """Without systemd no program watches workers that outlive the agent."""
+        """Close the host. Without systemd no program watches workers that outlive the agent."""
         self._caretaker.cancel()
         if not leave_workers:
             await asyncio.gather(*(worker.stop() for worker in self._workers.values()))
@@ -262,7 +262,7 @@ class ProcessHost(Host):
 
     @property
     def jobs_pending(self) -> int:
-        """Workers on their way up or down."""
+        """Number of workers on their way up or down."""
         all = self._workers.values()
         return sum(own.status.runs and own.state is not UnitState.ACTIVE for own in all)
 
@@ -401,7 +401,7 @@ class ProcessHost(Host):
 
 
 def over_limit(limits: Mapping[int, int]) -> dict[int, int]:
-    """Leader → bytes of its whole tree, for those above their limit."""
+    """Return leader → bytes of its whole tree, for those above their limit."""
     trees = find_trees(frozenset(limits)).items()
     # Resident memory counts shared pages for each process, so it is an upper bound.
     high = {it: tree for it, tree in trees if sum(one.rss_bytes for one in tree) > limits[it]}

@@ -66,7 +66,7 @@ class Jobs:
                 waiting.set_exception(BusGone("the system bus went away"))
 
     async def run(self, begin: Begin, *, start: bool, timeout: float) -> str:
-        """How systemd says that the job ended (done, failed, ...); TimeoutError if it does not."""
+        """Run a job; return systemd's word for its end (done, failed, ...); TimeoutError: none."""
         async with self._starts if start else contextlib.nullcontext(), self._window:
             path = await self._begin(begin)
             try:
@@ -122,7 +122,7 @@ class SystemdHost(life.Host):
     async def open(
         cls, wake: life.Wake, limits: life.Limits, kind: units.Kind = units.INSTANCES
     ) -> "SystemdHost":
-        """Each host has a connection of its own: two kinds do not disturb each other."""
+        """Open the host with a connection of its own: two kinds do not disturb each other."""
         self = cls(wake, limits, kind)
         try:
             self._files = await asyncio.to_thread(units.read_unit_files, kind)
@@ -140,7 +140,7 @@ class SystemdHost(life.Host):
         return self
 
     async def close(self, *, leave_workers: bool) -> None:
-        """The workers are systemd's: they live on or are stopped by it."""
+        """Close the connection. The workers are systemd's: they live on or systemd stops them."""
         await cancel(self._files_reader)
         await self._bus.close()
 
@@ -180,7 +180,7 @@ class SystemdHost(life.Host):
             return ""
 
     async def list(self) -> Mapping[InstanceId, UnitStatus]:
-        """All loaded units of this kind; one whose row differs from the cache is asked again."""
+        """Return all loaded units of this kind; ask again for rows that differ from the cache."""
         try:
             rows = await self._bus.units(self._kind.pattern)
         except (BusCallFailed, BusGone) as error:

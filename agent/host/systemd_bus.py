@@ -105,7 +105,7 @@ class SystemBus:
     async def call(
         self, path: str, interface: str, member: str, signature: str, *body: Any
     ) -> list[Any]:
-        """The answer's values. `BusCallFailed` when it is an error, `BusGone` without one."""
+        """Call; return the answer's values. BusCallFailed: an error; BusGone: no answer."""
         message = Message(SYSTEMD, path, interface, member, signature=signature, body=list(body))
         try:
             async with asyncio.timeout(CALL_TIMEOUT):
@@ -176,11 +176,11 @@ class SystemBus:
     # calls
 
     async def units(self, pattern: str) -> list[Any]:
-        """The rows of all loaded units of that name: name, ..., active state (3), job (7), ..."""
+        """Return rows of loaded units of that name: name, ..., active state (3), job (7), ..."""
         return list((await self.manage("ListUnitsByPatterns", "asas", [], [pattern]))[0])
 
     async def is_loaded(self, unit: str) -> bool:
-        """Unlike asking for its properties, this does not load it."""
+        """True if the unit is loaded. A read of its properties would load it; this does not."""
         try:
             await self.manage("GetUnit", "s", unit)
         except BusCallFailed as error:
@@ -203,11 +203,11 @@ class SystemBus:
         return True
 
     async def booted_at(self) -> int:
-        """Microseconds; tells the boots of a container apart, whose kernel boots once."""
+        """Return the boot in microseconds; it tells the boots of a container apart."""
         return int(await self.property(MANAGER_PATH, MANAGER, "UserspaceTimestampMonotonic"))
 
     async def own_unit(self) -> str:
-        """The object path of the unit that this process belongs to."""
+        """Return the object path of the unit that this process belongs to."""
         return str((await self.manage("GetUnitByPID", "u", os.getpid()))[0])
 
     async def job_type(self, unit_path: str) -> str:
@@ -216,7 +216,7 @@ class SystemBus:
         return str(await self.property(job, JOB, "JobType")) if job_id else ""
 
     async def failed_socket(self, unit: str) -> str:
-        """The TCP address of a socket unit that failed to start; "" = it is up, or not wanted."""
+        """Return the TCP address of a socket unit that failed; "" = it is up, or not wanted."""
         if not await self.is_loaded(unit):
             return ""
         path = units.object_path(unit)
@@ -227,7 +227,7 @@ class SystemBus:
         return next((address for address in addresses if ":" in address), "")
 
     async def allowed(self, method: str, signature: str, *body: Any) -> list[Any]:
-        """A call that polkit must allow; asked twice, because polkitd may be restarting."""
+        """Make a call that polkit must allow, twice if need be: polkitd may be restarting."""
         try:
             return await self.manage(method, signature, *body)
         except BusCallFailed as error:
@@ -245,7 +245,7 @@ class SystemBus:
 
 
 def _greeting() -> Iterator[Message]:
-    """A new connection's first calls. If one of them fails, the connect has failed."""
+    """Yield a new connection's first calls. If one of them fails, the connect has failed."""
     for rule in RULES:
         yield Message(DBUS, "/org/freedesktop/DBus", DBUS, "AddMatch", signature="s", body=[rule])
     yield Message(SYSTEMD, MANAGER_PATH, MANAGER, "Subscribe")
@@ -274,7 +274,7 @@ def _cause(error: BaseException) -> str:
 
 
 def refusal(verb: str, unit: str, error: BusCallFailed | BusGone) -> HostError:
-    """The error for people: what was refused, and what to look at."""
+    """Return the error for people: what was refused, and what to look at."""
     name = error.name if isinstance(error, BusCallFailed) else ""
     # Polkit's own unit may be the masked one: systemd passes on why it could not ask.
     if name == f"{SYSTEMD}.UnitMasked" and unit in str(error):

@@ -37,7 +37,7 @@ class Kind:
     installed: Path
     """WA_SESSION_ROOT of the units as they are shipped."""
     arguments: tuple[str, ...] = ()
-    """For the worker's program, before its name."""
+    """Arguments of the worker's program, before its name."""
 
     @property
     def template(self) -> str:
@@ -51,7 +51,7 @@ class Kind:
         return f"{self.prefix}{parse_instance_id(id)}.service"
 
     def id_of(self, unit: str) -> InstanceId | None:
-        """The instance whose worker this unit runs; None for other units."""
+        """Return the instance whose worker this unit runs; None for other units."""
         if not (unit.startswith(self.prefix) and unit.endswith(".service")):
             return None
         try:
@@ -66,22 +66,22 @@ class Kind:
 INSTANCES = Kind("wa-instance@", Path("/run/wa-instance"), Path("/var/lib/wa-agent/sessions"))
 
 PACKS = Kind("wa-pack@", Path("/run/wa-pack"), Path("/run/wa-pack"), ("--pack",))
-"""The process that several workers' sessions share; it stores nothing."""
+"""The kind of the processes that several sessions share; they store nothing."""
 
 
 def object_path(unit: str) -> str:
-    """The unit's D-Bus object, escaped as systemd does it."""
+    """Return the unit's D-Bus object, escaped as systemd does it."""
     return _UNIT_PATHS + re.sub("[^A-Za-z0-9]", lambda sign: f"_{ord(sign[0]):02x}", unit)
 
 
 def unit_of_path(path: str) -> str:
-    """The unit behind a D-Bus object; no name of ours where it is no unit's object."""
+    """Return the unit behind a D-Bus object; no name of ours if it is no unit's object."""
     escaped = path.removeprefix(_UNIT_PATHS)
     return re.sub("_([0-9a-f]{2})", lambda sign: chr(int(sign[1], 16)), escaped)
 
 
 def control_group(unit: str) -> Path:
-    """Where the kernel accounts a worker, unless an operator moved it to another slice."""
+    """Return the control group of a worker, unless an operator moved it to another slice."""
     return Path("/sys/fs/cgroup/wa.slice") / INSTANCES_SLICE / unit
 
 
@@ -99,17 +99,17 @@ PROPERTIES = (
 )
 WANTED = frozenset(name for _, name in PROPERTIES)
 LIFE = frozenset({"ActiveState", "MainPID", "NRestarts"})
-"""A change of one of these may come with a new InvocationID, which no signal has."""
+"""Properties whose change may come with a new InvocationID, which no signal has."""
 _STATES = {str(state): state for state in UnitState} | {"reloading": UnitState.ACTIVE}
 
 
 @dataclass(slots=True)
 class _Entry:
     properties: dict[str, Any] | None = None
-    """None: not asked yet; empty: not loaded."""
+    """Properties of the unit. None: not asked yet; empty: not loaded."""
     stale: bool = True
     ended: dict[str, Any] = field(default_factory=dict)
-    """How the run before ended; systemd itself forgets that at the next start."""
+    """The end of the run before, which systemd itself forgets at the next start."""
 
 
 class UnitCache:
@@ -130,11 +130,11 @@ class UnitCache:
                 self.mark_stale(instance)
 
     def note_absent(self, instance: InstanceId) -> None:
-        """Not loaded. Asking for its properties would load it, and signal that, for ever."""
+        """Note that a unit is not loaded: a question would load it, and signal that, for ever."""
         self._entries[instance] = _Entry({}, stale=False)
 
     def mark_stale(self, instance: InstanceId, *, stale: bool = True) -> None:
-        """False before a question: later signals count as newer than the answer."""
+        """Mark a unit. `stale` False before a question: later signals are newer than the answer."""
         self._entries[instance].stale = stale
 
     def answered(self, instance: InstanceId, properties: Mapping[str, Any]) -> UnitStatus:
@@ -161,7 +161,7 @@ class UnitCache:
         return entry.stale or bool(different.keys() - {"StatusText"})
 
     def status(self, instance: InstanceId) -> UnitStatus | None:
-        """None: systemd must be asked."""
+        """Return the unit's status; None: systemd must be asked."""
         entry = self._entries.get(instance)
         if entry is None or entry.stale or entry.properties is None:
             return None
@@ -177,7 +177,7 @@ def _read(ended: Mapping[str, Any], told: Mapping[str, Any]) -> UnitStatus:
 
 
 def read_unit(properties: Mapping[str, Any], sleep_offset: float) -> UnitStatus:
-    """`sleep_offset`: what the boot clock counts more than the monotonic one."""
+    """Read a unit. `sleep_offset`: seconds of the boot clock beyond the monotonic one."""
     changed = int(properties["StateChangeTimestampMonotonic"])
     return UnitStatus(
         state=_STATES.get(properties["ActiveState"], UnitState.INACTIVE),
