@@ -22,8 +22,8 @@ from agent.link.wire import VERSION, Hello, Lines, encode, malformed, reach
 log = logging.getLogger(__name__)
 
 
-# What the agent hears of a worker, which may be anybody's: read and checked by msgspec. What is
-# judged must be right; what a person will see is made printable.
+# Lines of a worker, which may be anybody's: msgspec reads and checks them. A field that is judged
+# must be right; a field that a person will see is made printable.
 
 
 T = TypeVar("T")
@@ -42,7 +42,7 @@ class Event(Struct, tag_field="t", tag="event", frozen=True):
 
 
 class Reply(Struct, tag_field="t", tag="reply", frozen=True):
-    """The answer to a call: a value, or an error with its stable code."""
+    """Answer to a call: a value, or an error with its stable code."""
 
     n: Annotated[int, Meta(ge=0, lt=2**53)]
     value: dict[str, Any] = field(default_factory=dict)
@@ -94,7 +94,7 @@ def sound(claim: Claim) -> Claim:
 
 
 def shown(text: str, limit: int) -> str:
-    """Control characters would reach terminals and logs."""
+    """Return text for people without control characters, which would reach terminals and logs."""
     text = text[:limit]
     return text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text)
 
@@ -157,7 +157,7 @@ class Link(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._opened, self._greeted, self._last_call = False, False, 0
         self._why = ""
-        """Why it ended; "" while it is open."""
+        """Why the link ended; "" while it is open."""
 
     async def call(
         self, do: str, args: Mapping[str, Any] | None = None, *, timeout: float = 10.0

@@ -23,7 +23,7 @@ Answer = Callable[[Call], Awaitable[Mapping[str, Any]]]
 CurrentClaim = Callable[[], Claim | None]
 
 MOST_EVENTS = 500
-"""Kept for an agent that is away or slow to read."""
+"""Events that are kept for an agent that is away or slow to read."""
 MOST_STRANGERS = 8
 """Connections that have not said hello; one more ends the oldest."""
 
@@ -37,7 +37,7 @@ class LinkServer:
     async def open(
         cls, path: Path, hello: Hello, answer: Answer, current: CurrentClaim
     ) -> "LinkServer":
-        """`answer` does one call; `current` tells a new agent what is claimed at this moment."""
+        """Open the server. `answer` does one call; `current` returns the claim for a new agent."""
         server, loop = cls(path, hello, answer, current), asyncio.get_running_loop()
         made = partial(_Connection, server)
         server._listener = await loop.create_unix_server(made, sock=listen_at(path))
@@ -76,7 +76,7 @@ class LinkServer:
                 log.error("cannot send to the agent: %s", error)
 
     def _pop(self) -> Mapping[str, Any] | None:
-        """The next one to tell; None while nothing waits."""
+        """Return the next message to tell; None while nothing waits."""
         claim, self._newest = self._newest, None
         if claim is not None:
             return {"t": "claim", "claim": asdict(claim)}
@@ -86,7 +86,7 @@ class LinkServer:
         return None if what is None else {"t": "event", "kind": what.kind, "detail": what.detail}
 
     def take_over(self, agent: "_Connection") -> None:
-        """The newest agent is in charge: an older connection may be a dead agent's."""
+        """Put the newest agent in charge: an older connection may be a dead agent's."""
         old, self._agent, self._newest = self._agent, agent, self._current()
         if old is not None and old is not agent:
             old.end("another one took over")

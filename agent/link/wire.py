@@ -60,7 +60,7 @@ def malformed(why: str) -> LinkError:
 
 
 def encode(message: Mapping[str, Any]) -> bytes:
-    """The line of one message; what the other end would refuse is refused here."""
+    """Return the line of one message; refuse here what the other end would refuse."""
     try:
         line = _JSON.encode(message).encode()  # half of a surrogate pair is a ValueError
     except (TypeError, ValueError, RecursionError) as error:
@@ -72,7 +72,7 @@ def encode(message: Mapping[str, Any]) -> bytes:
 
 
 class Lines:
-    """Bytes in as they come, whole lines out."""
+    """Takes bytes in as they come, and gives whole lines out."""
 
     _rest = b""
 
@@ -129,5 +129,5 @@ def reach(path: Path, pid: int) -> socket.socket:
 
 
 def peer_of(sock: socket.socket) -> int:
-    """The process at the other end, as the kernel names it."""
+    """Return the process at the other end, as the kernel names it."""
     return int(struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0])
