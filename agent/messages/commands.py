@@ -63,7 +63,7 @@ def _what(record: dict[str, Any]) -> str:
 
 
 def _fetch(options: Options) -> int:
-    """The file of a message, written whole or not at all."""
+    """Write the file of a message, whole or not at all."""
     if not (options.media and options.out):
         raise InvalidRequest("cannot fetch the file: give --media ID and --out FILE", field="out")
     out = Path(options.out)

@@ -24,11 +24,12 @@ class Form(NamedTuple):
     version: int
     tables: str
     check: str = "quick_check"
-    """SQLite's; its other one compares indexes with their tables, in five times the time."""
+    """SQLite's pragma. `integrity_check` also compares indexes with tables, in five times the
+    time."""
 
 
 def is_damage(error: BaseException) -> bool:
-    """SQLite's error quotes a damaged schema, whose bytes Python may not read."""
+    """True if the file is damaged. UnicodeDecodeError counts: SQLite quotes a damaged schema."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     return code in _DAMAGE or isinstance(error, UnicodeDecodeError)
 
@@ -66,7 +67,7 @@ def refuse_link(path: Path) -> None:
 
 
 def rights_in(folder: Path) -> int:
-    """Those of a file in it. The folder is made for the group that the session's folder has."""
+    """Make the folder for the group of the session's folder; return the mode of a file in it."""
     with suppress(FileExistsError):
         folder.mkdir(mode=0o700)
         folder.chmod(folder.parent.stat().st_mode & 0o770)
@@ -91,7 +92,7 @@ def open_to_read(path: Path) -> sqlite3.Connection:
 
 
 def set_aside(path: Path, what: str) -> str:
-    """Give it another name; return a sentence on that, in one line. `what`: what it was."""
+    """Rename a damaged file; return a sentence on that, in one line. `what`: its fault."""
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     kept = path.with_name(f"{path.name}.damaged-{stamp}-{os.urandom(3).hex()}")
     path.rename(kept)
@@ -102,7 +103,7 @@ def set_aside(path: Path, what: str) -> str:
 
 
 def _make(path: Path, form: Form, mode: int) -> None:
-    """With its tables or not at all: a file without them has lost what it held."""
+    """Make a file with its tables or none: a file without tables has lost what it held."""
     new = path.with_name(path.name + ".new")
     beside = (each.with_name(each.name + log) for each in (new, path) for log in _BESIDE)
     for left in (new, *beside):
@@ -122,7 +123,7 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 def _find_fault(path: Path, form: Form) -> str:
-    """ "" when the file can be used."""
+    """Return the fault of the file; "" = it can be used."""
     if not stat.S_ISREG(path.lstat().st_mode) or not path.stat().st_size:
         return "it is no file, or an empty one"
     try:

@@ -78,7 +78,7 @@ class Incoming:
         return self._do(self._append, [(record, encode(record)) for record in records])
 
     def read(self, do: str, args: Answer) -> Answer:
-        """The answer to a call of the link: one of CALLS."""
+        """Answer a call of the link: one of CALLS."""
         if not os.path.lexists(self.path) and "settled" not in args:
             return nothing(do, args) if do in READS else {}
         answer = self._do(lambda db: CALLS[do](db, {**args, "life": (self._begun, self._next)}))
@@ -100,7 +100,7 @@ class Incoming:
                 db.execute("pragma wal_checkpoint(truncate)")
 
     def _do(self, work: Callable[..., T], *args: Any) -> T:
-        """`work` gets the connection first. A file is damaged that fails twice."""
+        """Call `work` with the connection. A file that fails twice is damaged."""
         for again in (True, False):
             try:
                 return work(self._open(), *args)
@@ -198,7 +198,7 @@ class Incoming:
 
 
 def read_only(path: Path, do: str, args: Answer, owner: str) -> Answer:
-    """From the file of a worker that does not run. An error means: ask again."""
+    """Answer from the file of a worker that does not run. An error means: ask again."""
     database.refuse_link(path)
     with suppress(FileNotFoundError), closing(database.open_to_read(path)) as db:
         if (named := db.execute("select owner from state").fetchone()[0]) not in ("", owner):
@@ -208,20 +208,20 @@ def read_only(path: Path, do: str, args: Answer, owner: str) -> Answer:
 
 
 def lacks_newest(path: Path) -> None:
-    """Of a copy that is older than what its session took: readers get a gap there."""
+    """Note that this copy is older than what its session took: readers get a gap there."""
     with suppress(sqlite3.DatabaseError), closing(sqlite3.connect(path)) as db, db:
         _lacks(db, state_of(db)[0] + 1, lost=True)
 
 
 def _lacks(db: sqlite3.Connection, last: int, lost: bool) -> None:
-    """It is not known what went up to there; `lost`: surely something that no consumer had."""
+    """Note a gap up to the cursor `last`. `lost`: True if no consumer had some of what is gone."""
     db.execute("insert into gone values (?, null, ?, ?)", (last, lost, time.time()))
     db.execute("update state set newest = ?, lost = lost + ?", (last, lost))
 
 
 def nothing(do: str, args: Answer) -> Answer:
-    """Where no file is. The next one tells a reader that had records that they are gone: this one
-    may come back."""
+    """Answer where there is no file. A reader that had records hears that they are gone only from
+    the next file: this one may come back."""
     with closing(sqlite3.connect(":memory:")) as db:
         db.executescript(TABLES)
         return READS[do](db, args)
@@ -263,7 +263,7 @@ def _page(db: sqlite3.Connection, args: Answer) -> Answer:
         behind = "select coalesce(min(cursor) - 1, 0) from records where cursor > ?"
         at = db.execute(behind, (had,)).fetchone()[0]
         if at or had < after:
-            # What the other file gave behind this cursor is not here either.
+            # Records that the other file gave behind this cursor are not here either.
             records.append({**gap(end + 1, max(after, at), time.time(), None), "cursor": at or end})
             after = at or end
     rows = "cursor, kept, cast(body as blob) from records where cursor > ? order by cursor limit ?"
@@ -337,7 +337,7 @@ def _name(db: sqlite3.Connection, args: Answer) -> Answer:
 
 
 def _unread(db: sqlite3.Connection, args: Answer) -> Answer:
-    """Newest first, the messages of others that arrived since the chat was marked."""
+    """Return the messages of others that arrived since the chat was marked, newest first."""
     chat, newest = args["chat"], state_of(db)[0]
     since = db.execute("select max(cursor) from marks where chat = ?", (chat,)).fetchone()[0] or 0
     rows = f"kind = 'message' and cursor > ? and {_OF_CHAT} order by cursor desc limit ?"
@@ -350,7 +350,7 @@ def _unread(db: sqlite3.Connection, args: Answer) -> Answer:
 
 
 def _mark(db: sqlite3.Connection, args: Answer) -> Answer:
-    """The messages of a chat up to the cursor were marked as read."""
+    """Note that the messages of a chat up to the cursor were marked as read."""
     db.execute("insert or replace into marks values (?, ?)", (args["chat"], args["cursor"]))
     return {}
 
@@ -363,12 +363,13 @@ READS: Mapping[str, Callable[[sqlite3.Connection, Answer], Answer]] = {
     "messages_name": _name,
     "messages_unread": _unread,
 }
-"""By the names of the link's calls."""
+"""Name of a call of the link → the question that it asks."""
 CALLS = {**READS, "messages_marked": _mark}
 
 
 def _about(record: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Chat and sender as WhatsApp named them with it, where its reader gets other names."""
+    """Return chat and sender as WhatsApp named them, where the record has other names for its
+    reader."""
     raw = record.get(f"{PRIVATE}raw", {})
     return {
         "chat": raw.get("chat") or record.get("chat", ""),

@@ -39,7 +39,7 @@ class Intake:
         self._turn = asyncio.Lock()
         self._waiting: list[dict[str, Any]] = []
         self._writing: asyncio.Task[None] | None = None
-        """Takes all that waits when its turn comes; None: the next record begins one."""
+        """The task that writes all records that wait; None: the next record begins one."""
         self._tasks: dict[str, asyncio.Task[None]] = {}
         # Records of an earlier run have a cursor, too; 0: nothing was ever kept. The folder alone
         # is looked at: a file in it that cannot be read costs messages, not the session.
@@ -144,7 +144,7 @@ class Intake:
         return told
 
     async def _open_media(self, args: Mapping[str, Any]) -> Answer:
-        """`ready` with the file's name, or `loading` where that takes longer than `wait`."""
+        """Answer `ready` with the file's name, or `loading` where that takes longer than `wait`."""
         record = await self._ask(self._file.find, args["id"], args["chat"])
         return await self._media.open(record, args.get("wait", 0.0))
 

@@ -48,7 +48,7 @@ class MediaLoader:
         self._turns = asyncio.Semaphore(2)
 
     async def open(self, record: Mapping[str, Any] | None, wait: float) -> Mapping[str, Any]:
-        """`ready` with the name of a whole file, or `loading` after `wait` seconds."""
+        """Answer `ready` with the name of a whole file, or `loading` after `wait` seconds."""
         if record is None:
             raise _no("its message is not kept here, or not any more", "message_not_found")
         media = record.get("media")
@@ -82,7 +82,7 @@ class MediaLoader:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _begin(self, name: str, record: Mapping[str, Any]) -> "asyncio.Task[None]":
-        """The load of this file that is under way, or a new one."""
+        """Return the load of this file that is under way, or a new one."""
         if (task := self._tasks.get(name)) is not None:
             return task
         if len(self._tasks) >= 32:  # under way and waiting
@@ -167,7 +167,7 @@ class OutFiles:
                 (self.folder / name).unlink(missing_ok=True)
 
     def remove_others(self, used: Collection[str]) -> None:
-        """A kill left them: files of no message that waits."""
+        """Remove files that a kill left: those of no message that waits."""
         with suppress(OSError):  # a message with a file says that its folder is closed
             self.remove(*{path.name for path in self.folder.iterdir()}.difference(used))
 
@@ -189,7 +189,7 @@ def open_media(folder: Path, name: str, size: int) -> IO[bytes]:
 
 
 def _begin_file(folder: Path, part: Path) -> IO[bytes]:
-    """Readable for the group that the session's folder has."""
+    """Open a file that the group of the session's folder can read."""
     rights = database.rights_in(folder)
     part.unlink(missing_ok=True)
     file = part.open("xb")
@@ -209,7 +209,7 @@ def is_whole(path: Path, hash: str, most: int, lost: type[OSError] = FileNotFoun
 
 
 def _make_room(folder: Path, most: int, coming: Path | None = None) -> None:
-    """Files that lived their day go, then the oldest until all fit; a kill's halves go as well."""
+    """Remove files that lived their day, then the oldest until all fit; and a kill's halves."""
     entries = [(path.lstat(), path) for path in folder.iterdir()]
     kept = sorted((status.st_mtime, status.st_size, path) for status, path in entries)
     whole, now = sum(size for _, size, _ in kept), time.time()

@@ -45,9 +45,9 @@ class OutMessage:
     id: str
     instance: model.InstanceId
     born: float
-    """Unix time at which its instance was made: another one of that name sends none of it."""
+    """Unix time at which its instance was made: another one of that name sends no such row."""
     account: str
-    """The number that its session had when it was accepted; "" = it was not paired."""
+    """The session's number when the message was accepted; "" = the session was not paired."""
     lane: str
     """The chat, by one of its names."""
     chat: str
@@ -57,21 +57,21 @@ class OutMessage:
     changed_wall: float
     expires_wall: float
     repeats: str = field(default="", repr=False)
-    """The hash of its Idempotency-Key; "" = it has none, or one that may be used again."""
+    """Hash of the Idempotency-Key; "" = there is none, or the key may be used again."""
     digest: str = field(default="", repr=False)
     """Hash of the request with that key."""
     message_id: str = ""
-    """WhatsApp's."""
+    """WhatsApp's id of the message; "" = not known yet."""
     tries: int = 0
     begun_wall: float = 0.0
-    """Unix time of its last try; 0 = none was made."""
+    """Unix time of the last try; 0 = none was made."""
     reason: str = ""
     sentence: str = ""
-    """Why it waits, or ended so."""
+    """Why the message waits, or how it ended."""
     not_before_wall: float = 0.0
-    """Unix time of its next try; 0 = as soon as it can be."""
+    """Unix time of the next try; 0 = as soon as one can be."""
     file: str = ""
-    """The name of its media file; "" = it is in the content, or there is none."""
+    """Name of the media file; "" = the content holds the file, or there is none."""
     size: int = 0
     """Bytes of content and file."""
 
@@ -99,7 +99,7 @@ class OutMessage:
 
 
 class Mark(NamedTuple):
-    """The agent's database knows it of the outbox that it had last."""
+    """The mark of an outbox. The agent's database has the one of the outbox that it had last."""
 
     id: str
     times: int
@@ -156,7 +156,7 @@ class Outbox:
 
     @classmethod
     async def open(cls, path: Path) -> "Outbox":
-        """The caller calls `begin` next, and closes it."""
+        """Open the outbox. The caller calls `begin` next, and closes the outbox."""
         found: list[str] = []
 
         def connect() -> Database:
@@ -179,7 +179,7 @@ class Outbox:
         return time.time() - self.now()
 
     async def begin(self, known: Mark | None) -> None:
-        """`known`: the mark of the file that this agent had last; None = it had none."""
+        """Compare the marks. `known`: of the file that this agent had last; None = it had none."""
 
         def write(db: Database) -> tuple[Mark, str, float]:
             id, times, boot, ahead = db.execute("select * from opened").fetchone()
@@ -250,7 +250,7 @@ class Outbox:
         return await self._rows(f"select {{}} from messages where {_WAITS} order by number")
 
     async def content(self, number: int) -> dict[str, Any] | None:
-        """None: it ended meanwhile. Refused: it is damaged."""
+        """Return a message's content; None: it ended meanwhile. Refused: the content is damaged."""
         row = "select content from messages where number = ?"
         found = await self.writer.read(lambda db: db.execute(row, [number]).fetchone())
         try:
@@ -261,13 +261,13 @@ class Outbox:
         return content
 
     async def find(self, instance: model.InstanceId, id: str) -> OutMessage | None:
-        """By its id in the outbox, or by WhatsApp's."""
+        """Find a message by its id in the outbox, or by WhatsApp's."""
         either = "(id = ?2 or (message_id = ?2 and message_id <> ''))"
         rows = f"select {{}} from messages where +instance = ?1 and {either} limit 1"
         return next(iter(await self._rows(rows, instance, id)), None)
 
     async def page(self, id: str, state: str, before: int, limit: int) -> list[OutMessage]:
-        """Newest first; `before`: a number, or 0."""
+        """Return rows, newest first; `before`: the number above them, or 0."""
         rows = "select {} from messages where instance = ?1 and (?2 = '' or state = ?2)"
         page = f"{rows} and (?3 = 0 or number < ?3) order by number desc limit ?4"
         return await self._rows(page, id, state, before, limit)
@@ -297,7 +297,7 @@ class Outbox:
     async def note_acks(
         self, instance: model.InstanceId, acks: Sequence[Ack], cursor: int | None = None
     ) -> None:
-        """`cursor`: up to where they were read."""
+        """Note acknowledgements; `cursor`: that of the last record read for them."""
 
         def write(db: Database) -> None:
             if cursor is not None:

@@ -26,7 +26,7 @@ class State(StrEnum):
 
 WAITING = (State.ACCEPTED, State.SENDING)
 LEFT = (State.SENT, State.DELIVERED, State.READ)
-"""In their order: an acknowledgement moves a message forward only."""
+"""States in their order: an acknowledgement moves a message forward only."""
 
 UNSURE = "unknown_outcome"
 """The code of a try that may have sent the message."""
@@ -102,12 +102,12 @@ def refusal_of(engine: str, error: WaError) -> WaError:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """A session sends nothing now."""
+    """Why a session sends nothing now."""
 
     code: str
     sentence: str
     until_wall: float | None = None
-    """None: until the session changes."""
+    """Unix time of the end of the hold; None: until the session changes."""
     refusal: str = "not_connected"
     """The code for a client that waits for its message."""
 
@@ -122,9 +122,9 @@ class Holds:
     _until: float = 0.0
     _refused: tuple[str, str] = ("", "")
     _refusals: int = 0
-    """In a row."""
+    """Refusals in a row."""
     _seen_locked: bool = False
-    """The session itself said that it is locked, and will say when it is not."""
+    """True if the session itself said that it is locked: it will say when it is not."""
 
     def find(self, view: session.Session | None, now: float, wall: float) -> Hold | None:
         if view is None:
@@ -149,18 +149,18 @@ class Holds:
         return Hold(code, f"{sentence}; the next one is tried at {again}", until, code)
 
     def refuse(self, code: str, sentence: str, now: float, jitter01: float) -> None:
-        """The session looked well and refused."""
+        """Note that the session looked well and refused."""
         self.careful |= is_time_lock(code, sentence)
         self._refusals += 1
         wait = LOCK_TRY if self.careful else next_try(self._refusals, jitter01, SESSION_LONGEST)
         self._until, self._refused = now + wait, (code, sentence)
 
     def changed(self) -> None:
-        """The session changed, which lifts no time lock."""
+        """Note that the session changed, which lifts no time lock."""
         if not self.careful:
             self._until = 0.0
 
     def sent(self) -> None:
-        """WhatsApp took a message."""
+        """Note that WhatsApp took a message: refusals and locks are over."""
         self._until, self._refusals = 0.0, 0
         self.careful = self._seen_locked = False

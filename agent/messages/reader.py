@@ -50,14 +50,14 @@ class Page(msgspec.Struct, frozen=True):
 @dataclass(slots=True)
 class _Session:
     news: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when there may be more for those who wait, who get another one then."""
+    """Set when there may be more for waiting readers; they get another event then."""
     reads: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(READS_AT_ONCE))
     figures: dict[str, int] = field(default_factory=dict)
-    """As its worker told them last."""
+    """Figures that the session's worker told last."""
     cursors: dict[str, int] = field(default_factory=dict)
-    """By consumer: all up to it is delivered."""
+    """Consumer → cursor up to which all is delivered."""
     behind: dict[str, int] = field(default_factory=dict)
-    """By consumer: how many records stood behind its cursor."""
+    """Consumer → number of records that stood behind its cursor."""
 
     def tell(self) -> None:
         self.news.set()
@@ -76,7 +76,7 @@ class Changes:
         self._filled.set()
 
     async def next(self) -> frozenset[InstanceId]:
-        """At least one; may be cancelled without loss."""
+        """Return at least one session; may be cancelled without loss."""
         await self._filled.wait()
         self._filled.clear()
         ids, self._ids = frozenset(self._ids), set()
@@ -86,18 +86,18 @@ class Changes:
 class Reader:
     def __init__(self, registry: Registry) -> None:
         self.ending = False
-        """The agent stops: waiting readers get what there is."""
+        """True while the agent stops: waiting readers get what there is."""
         self._registry = registry
         registry.kept_more, registry.forgotten = self.changed, self.forget
         self._sessions = defaultdict[InstanceId, _Session](_Session)
         self._followers: WeakSet[Changes] = WeakSet()
         self._files = asyncio.Semaphore(FILES)
         self._own = self.follow_changes()
-        """Those whose workers are to be told what is settled, and asked for their figures."""
+        """Sessions whose workers must hear what is settled, and be asked for their figures."""
         self._unknown = asyncio.Event()
-        """Set where a session has none yet: it is asked at once."""
+        """Set if a session has no figures yet: its worker is asked at once."""
         self.consumers: Mapping[str, Callable[[InstanceId], bool]] = {}
-        """Who gets the messages of which sessions; `settle` tells how far each is."""
+        """Consumer → True for a session whose messages it gets; `settle` notes how far each is."""
 
     async def page(
         self, id: InstanceId, after: int | None, limit: int = 100, wait: float = 0.0, by: str = ""
@@ -174,7 +174,7 @@ class Reader:
     async def call(
         self, id: InstanceId, do: str, args: Mapping[str, Any], seconds: float = CALL_SECONDS
     ) -> Answer:
-        """A call that only a running worker answers."""
+        """Make a call that only a running worker answers."""
         if (link := self._registry.get(id).link) is None:
             why = f"{_CANNOT} of {id}: its worker does not run or cannot be reached"
             comes = self._registry.get(id).instance.enabled
@@ -192,7 +192,7 @@ class Reader:
             raise errors.TryLater(f"{_CANNOT} of {id}: {error}; try again", code=code) from error
 
     def settle(self, consumer: str, id: InstanceId, cursor: int) -> None:
-        """The consumer needs nothing up to the cursor any more."""
+        """Note that the consumer needs nothing up to the cursor any more."""
         cursors = self._sessions[id].cursors
         before = cursors.get(consumer)
         cursors[consumer] = max(cursor, before or 0) if consumer == READER else cursor
@@ -243,7 +243,7 @@ class Reader:
         return changes
 
     def changed(self, id: InstanceId) -> None:
-        """The worker kept more, or was connected and may have."""
+        """Wake readers: the worker kept more, or was connected and may have."""
         self._sessions[id].tell()
         if not self._sessions[id].figures:
             self._unknown.set()
@@ -251,7 +251,7 @@ class Reader:
             follower.add(id)
 
     def forget(self, id: InstanceId) -> None:
-        """The session was deleted."""
+        """Drop all that is held of a session that was deleted."""
         self._sessions.pop(id, _Session()).tell()
 
     def end(self) -> None:
@@ -260,7 +260,7 @@ class Reader:
             session.tell()
 
     def _takers(self, id: InstanceId) -> list[str]:
-        """The consumers that must have a record before it may go unread."""
+        """Return the consumers that must have a record before it may go."""
         return [name for name, wants in self.consumers.items() if wants(id)] or [READER]
 
     async def _look(self, id: InstanceId, after: int | None, limit: int, by: str = "") -> Page:

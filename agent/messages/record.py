@@ -102,7 +102,7 @@ def clean(raw: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def encode(record: Mapping[str, Any]) -> bytes:
-    """As one line without its end, at most LONGEST; what makes it longer is left out."""
+    """Return a record as one line without its end, at most LONGEST; fields beyond are left out."""
     line = _dump(record)
     if len(line) <= LONGEST:
         return line
@@ -115,14 +115,14 @@ def encode(record: Mapping[str, Any]) -> bytes:
 
 
 def gap(first: int, last: int, since: float, missing: int | None) -> dict[str, Any]:
-    """A reader gets it in the place of records that are gone; `missing`: None = unknown."""
+    """Return a record in the place of records that are gone; `missing`: None = unknown."""
     many = {} if missing is None else {"missing": missing}
     own = {"first": first, "last": last, "since": since, **many}
     return {"v": VERSION, "id": f"g:{first}:{last}", "kind": GAP, "cursor": last, **own}
 
 
 def read(body: Any) -> dict[str, Any] | None:
-    """A kept record; None: the disk changed its bytes, which SQLite does not notice."""
+    """Return a kept record; None: the disk changed its bytes, which SQLite does not notice."""
     try:
         whole = json.loads(body)
     except (ValueError, TypeError, RecursionError):
@@ -131,7 +131,7 @@ def read(body: Any) -> dict[str, Any] | None:
 
 
 def show(cursor: int, kept: float, body: Any) -> dict[str, Any]:
-    """A kept record as a reader gets it; a gap in the place of a damaged one."""
+    """Return a kept record as a reader gets it; a gap in the place of a damaged one."""
     if (whole := read(body)) is None:
         return gap(cursor, cursor, kept, 1)
     shown = {name: value for name, value in whole.items() if not name.startswith(PRIVATE)}
@@ -139,7 +139,7 @@ def show(cursor: int, kept: float, body: Any) -> dict[str, Any]:
 
 
 def _take(value: Any, wanted: Mapping[str, Any]) -> Any:
-    """None where it is not what is wanted."""
+    """Return the value, cut to its bounds; None if its type is not the wanted one."""
     if wanted is _TEXT or wanted is _WORD:
         return value[: wanted["maxLength"]] if isinstance(value, str) else None
     if wanted is _NUMBER:

@@ -43,13 +43,13 @@ SAFE = (
 )
 """Types that no browser runs as a page; any other file is only octets."""
 LONGEST_NAME = 150
-"""Bytes, as file systems count."""
+"""Bytes of a file's name, as file systems count."""
 SLOWEST = 32 * 1024
 """Bytes a second that a reader must take of the whole, beside a minute."""
 _LOAD_WAIT = 30
 
 
-# What arrived
+# Arrived messages
 
 
 async def read(call: Call) -> Json:
@@ -84,7 +84,7 @@ async def live(call: Call) -> web.StreamResponse:
 async def _write(
     call: Call, reader: Reader, after: int, listener: web.WebSocketResponse, ends: Subscription
 ) -> None:
-    """The listener sets the pace; one that does not read is let go."""
+    """Write records at the listener's pace; a listener that does not read is let go."""
     while not reader.ending:
         try:
             page = await reader.page(call.id, after, limit=50, wait=_WAIT, by=READER)
@@ -118,22 +118,22 @@ async def count(call: Call) -> Json:
 
 
 def cursor_of(call: Call) -> int | None:
-    """None = behind the newest."""
+    """Return the cursor asked for; None = behind the newest."""
     text = call.query.get("after", "0")
     return None if text == NEWEST else int(text)
 
 
-# Its files
+# Media files
 
 
 def type_of(mimetype: object) -> str:
-    """One of SAFE, else octets."""
+    """Return the type if it is one of SAFE, else octets."""
     plain = mimetype.partition(";")[0].strip().lower() if isinstance(mimetype, str) else ""
     return plain if plain in SAFE else OCTETS
 
 
 def file_name(filename: object, mimetype: object) -> str:
-    """One part of a path without signs that control something; never empty, never hidden."""
+    """Return a file name without control characters; never empty, never hidden."""
     last = re.split(r"[/\\]", filename if isinstance(filename, str) else "")[-1]
     name = "".join(sign for sign in last if sign.isprintable() and sign not in '<>:"|?*')
     cut = name.encode("utf-8", "ignore")[:LONGEST_NAME].decode("utf-8", "ignore")
@@ -141,7 +141,7 @@ def file_name(filename: object, mimetype: object) -> str:
 
 
 def disposition(name: str) -> str:
-    """RFC 6266: for old readers in ASCII, for others as it is."""
+    """Return the header of RFC 6266: in ASCII for old readers, for others as it is."""
     plain = re.sub(r"[^\w .,()\[\]+=@~#-]", "_", name, flags=re.ASCII)
     return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}"
 
@@ -182,7 +182,7 @@ async def media(call: Call) -> web.StreamResponse:
         return answer
 
 
-# What waits to be sent
+# Messages to send
 
 
 async def list_outbox(call: Call) -> Json:
@@ -207,7 +207,7 @@ async def cancel(call: Call) -> Json:
 
 
 def _schema(required: str, **fields: tuple[Mapping[str, Any], str]) -> dict[str, Any]:
-    """Each field with its type and its meaning."""
+    """Return a schema: each field with its type and its meaning."""
     told = {name: {**kind, "description": meaning} for name, (kind, meaning) in fields.items()}
     return {"type": "object", "required": required.split(), "properties": told}
 

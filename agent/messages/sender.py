@@ -28,7 +28,7 @@ LEAST_WAIT, LONGEST_WAIT = 0.05, 60.0
 ME = "me"
 """In the place of a jid: this session's account."""
 _CHANGES = ("reaction", "delete")
-"""They have the id of the message that they are about, on engines that give them none."""
+"""Types that have the id of the message they are about, on engines that give them none."""
 End = OutMessage | errors.WaError | None
 """How a message ended, for a client that waits: its row when it was sent, or an error. None: it has
 not ended, and the agent stops."""
@@ -47,12 +47,12 @@ class Waiting:
     """A message that waits, without its content."""
 
     row: OutMessage
-    """As its last try left it: `sending` = one that is over may have sent it."""
+    """The row as the last try left it: `sending` = a try that is over may have sent it."""
     impatient: bool = False
     """True if a client waits for the answer to the first try: a refusal of it ends the message."""
     under_way: bool = False
     refused: bool = False
-    """True if the last try of it showed that the session cannot send."""
+    """True if the last try of the message showed that the session cannot send."""
     clients: int = 0
     ending: End = None
     over: asyncio.Event = field(default_factory=asyncio.Event)
@@ -76,11 +76,11 @@ class SessionSender:
         self.ended: Callable[[Waiting, State, str, End], None] = lambda waiting, *_: None
         """Hears of each end with its reason, when it is on the disk or cannot be taken back."""
         self.waiting: dict[int, Waiting] = {}
-        """By number, which is their order."""
+        """Messages by number, which is their order."""
         self.bytes = 0
         self.hold: Hold | None = None
         self._chats: dict[str, deque[Waiting]] = {}
-        """Each with its messages in their order; the one that was sent to last is the last."""
+        """Chat → its messages in order; the chat that was sent to last is the last."""
         self._sessions, self._outbox, self._files, self._limits = sessions, outbox, files, limits
         self._holds = Holds()
         self._wake = asyncio.Event()
@@ -96,7 +96,7 @@ class SessionSender:
         return waiting
 
     def drop(self, waiting: Waiting) -> None:
-        """It waits no more; the next one of its chat may go."""
+        """Take a message off the queue; the next one of its chat may go."""
         if self.waiting.pop(waiting.row.number, None) is not None:
             chat = self._chats.pop(waiting.row.lane)
             chat.remove(waiting)
@@ -106,19 +106,19 @@ class SessionSender:
             self._wake.set()
 
     def oldest(self) -> float | None:
-        """Unix time at which the one that waits longest was accepted."""
+        """Unix time at which the message that waits longest was accepted."""
         times = (each.row.accepted_wall + self._outbox.set_by for each in self.waiting.values())
         return next(times, None)
 
     def of_one(self) -> Hold:
-        """Why the first that waits for a try of its own does."""
+        """Return why the first message that waits for a try of its own does."""
         for row in (each.row for each in self.waiting.values()):
             if row.not_before_wall > self._outbox.now():
                 return Hold(row.reason, row.sentence, row.not_before_wall + self._outbox.set_by)
         return Hold("", "")
 
     def wake(self) -> None:
-        """The session changed, perhaps for the better."""
+        """Look again at once: the session changed, perhaps for the better."""
         self._holds.changed()
         self._wake.set()
 
@@ -135,7 +135,7 @@ class SessionSender:
         return True
 
     async def run(self) -> None:
-        """Until nothing waits."""
+        """Send until nothing waits."""
         while self.waiting or self._tries:
             self._wake.clear()
             view = None
@@ -184,12 +184,12 @@ class SessionSender:
         return first
 
     def _put_back(self, waiting: Waiting) -> None:
-        """End a try that another one follows: the chat goes behind the others."""
+        """End a try that will be repeated: the chat goes behind the others."""
         waiting.under_way = False
         self._chats[waiting.row.lane] = self._chats.pop(waiting.row.lane)
 
     async def _pause(self) -> Hold | None:
-        """The limit of messages a minute, which counts retries. A restart gives no more of them."""
+        """Hold by the limit of messages a minute. Retries count; a restart lifts no hold."""
         if not (rate := self._limits.pace.per_minute):
             return None
         share = 60.0 / rate
@@ -219,7 +219,7 @@ class SessionSender:
         return min(max(left, LEAST_WAIT), LONGEST_WAIT)
 
     async def _refuse_impatient(self, hold: Hold) -> None:
-        """A hold holds each way: clients that wait hear of it, and no try is made."""
+        """Refuse the messages of clients that wait: no try is made during a hold."""
         for waiting in [chat[0] for chat in self._chats.values()]:
             if waiting.impatient and not (waiting.maybe_out or waiting.under_way):
                 waiting.under_way = True
@@ -312,7 +312,8 @@ class SessionSender:
         await self._end(waiting, State.UNKNOWN, self._cannot(words, UNSURE), "unknown", words)
 
     async def _fail(self, waiting: Waiting, error: errors.WaError, *, tries: int = 1) -> None:
-        """Where it surely did not go out, its Idempotency-Key may be used again."""
+        """End a message that failed. If it surely did not go out, its Idempotency-Key may be used
+        again."""
         if waiting.maybe_out:
             await self._unsure(waiting, f"an earlier try may have sent it; the last one: {error}")
             return
@@ -322,7 +323,7 @@ class SessionSender:
     async def _end(
         self, waiting: Waiting, state: State, end: End, reason: str, sentence: str, **columns: Any
     ) -> None:
-        """Write it down, for as long as that takes; a client that waits hears of it at once."""
+        """Write the end down, for as long as that takes; a waiting client hears of it at once."""
         said, words = False, {"reason": reason, "sentence": sentence}
         waiting.ending = end  # a request with its key must not hear that it goes on waiting
         while True:

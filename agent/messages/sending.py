@@ -50,7 +50,7 @@ class Taken:
     again: bool
     """True if an earlier request with its Idempotency-Key made it."""
     waiting: Waiting | None
-    """None: it has ended, or the agent stops."""
+    """The message while it waits; None: it has ended, or the agent stops."""
 
 
 @dataclass(slots=True)
@@ -82,10 +82,10 @@ class Sending:
         """For people: the part of the outbox that was lost before this agent opened it; why none
         is opened."""
         self._untidy = True
-        """True if one came or ended since the journal was emptied of what those said."""
+        """True if a message came or ended since the file's journal was emptied of contents."""
 
     def take_on(self, config: Config) -> None:
-        """The settings that were read."""
+        """Take on settings that were read."""
         (self.limits.messages,) = settings.MESSAGES.rows(config)
         (self.limits.pace,) = settings.PACE.rows(config)
 
@@ -188,7 +188,7 @@ class Sending:
     async def page(
         self, id: InstanceId, state: str = "", before: str = "", limit: int = 100
     ) -> list[dict[str, Any]]:
-        """Newest first, as the API shows them; `before`: the id of the last one seen."""
+        """Return rows as the API shows them, newest first; `before`: id of the last one seen."""
         outbox = await self.ready()
         number = (await self._find(outbox, id, before)).number if before else 0
         return [self._show(row) for row in await outbox.page(id, state, number, limit)]
@@ -197,7 +197,7 @@ class Sending:
         return self._show(await self._find(await self.ready(), id, message))
 
     async def cancel(self, id: InstanceId, message: str) -> dict[str, Any]:
-        """A message that may be out is unknown, not cancelled: its client would send it again."""
+        """Cancel a message; one that may be out is `unknown`: its client would send it again."""
         row = await self._find(await self.ready(), id, message)
         sender = self.senders.get(id)
         if sender is None or (waiting := sender.waiting.get(row.number)) is None:
@@ -209,7 +209,7 @@ class Sending:
         return await self.show(id, message)
 
     def waiting(self, id: InstanceId) -> Mapping[str, Any]:
-        """As a session's JSON shows it; {} where nothing waits. Just after a start no one knows."""
+        """Return what waits, for a session's JSON; {} = nothing. No number until the file opens."""
         if self._outbox is None:
             return {"waiting": None, "reason": self._trouble.code, "sentence": str(self._trouble)}
         sender = self.senders.get(id)
@@ -225,7 +225,7 @@ class Sending:
         }
 
     def failed(self, id: InstanceId) -> int:
-        """With those that may have gone out."""
+        """Return the number of failed messages, with those that may have gone out."""
         ended = self.counts.get(id, Counts()).ended
         return ended[State.FAILED] + ended[State.UNKNOWN]
 
@@ -238,7 +238,7 @@ class Sending:
         }
 
     def families(self, sessions: Iterable[InstanceId]) -> Iterator[Family]:
-        """For /metrics, also of what sessions keep of what arrived."""
+        """Yield the metrics of messages, also of those kept that arrived."""
         kept = self._reader.figures().items()
         unread: list[Row] = [({"session": id}, figures["waiting"]) for id, figures in kept]
         yield Family("wa_messages_waiting", "Kept records that wait for a reader.", unread)
@@ -255,7 +255,7 @@ class Sending:
         return self._outbox
 
     def _must_fit(self, new: OutMessage, count: int, size: int) -> None:
-        """`count`, `size`: of what was taken just now, and no sender has yet."""
+        """Raise if there is no room. `count`, `size`: of messages taken that no sender has yet."""
         id, sender, limits = new.instance, self.senders.get(new.instance), self.limits.messages
         self._sessions.view(id)  # deleted, or gone to another machine: none is taken after that
         count += len(sender.waiting) if sender is not None else 0
@@ -295,7 +295,7 @@ class Sending:
                         note = JournalEntry("store_repaired", said, Category.SYSTEM)
                         await self._store.note(replace(note, wall=time.time()))
                     await self._mark(outbox)
-                    # Of a fleet's session that is not here another machine may bring the folder.
+                    # Another machine may bring the folder of a fleet's session that is not here.
                     waits = {row.instance for row in await outbox.waiting()}
                     for id in filter(self.limits.sure, waits):
                         await self._forget(outbox, id, 0.0)
@@ -371,7 +371,7 @@ class Sending:
         waiting.tell(end)
 
     async def _tick(self, outbox: Outbox) -> None:
-        """Until the file is found damaged, or another one has its name."""
+        """Do what is due, until the file is found damaged, or another one has its name."""
         known, tidied, marked = outbox.mark, outbox.now(), outbox.now()
         while True:
             senders, now = list(self.senders.values()), outbox.now()
@@ -392,7 +392,7 @@ class Sending:
             await asyncio.sleep(clock.until_next(1.0 if senders else 4.0))
 
     async def _events(self, outbox: Outbox) -> None:
-        """Changes that may let a session send, acknowledgements, deletions."""
+        """Follow changes that may let a session send, acknowledgements and deletions."""
         for sender in self.senders.values():
             sender.wake()
         with closing(self._bus.subscribe(EVENTS, limit=20_000)) as subscription:
@@ -408,7 +408,7 @@ class Sending:
                     own.wake()
 
     async def _acks(self, outbox: Outbox) -> None:
-        """Acknowledgements that sessions keep, also those that came while no agent ran."""
+        """Take acknowledgements that sessions keep, also those that came while no agent ran."""
         changes = self._reader.follow_changes()
         ids: frozenset[InstanceId] = frozenset(await outbox.followed())
         while True:
@@ -425,13 +425,13 @@ class Sending:
             ids = await changes.next()
 
     async def forget(self, id: InstanceId) -> int:
-        """The instance was deleted: the number of its messages that are not sent."""
+        """End the messages of a deleted instance; return the number of those that were not sent."""
         if self._outbox is not None:
             await self._forget(self._outbox, id, time.time())
         return self.dropped.pop(id, 0)
 
     async def _forget(self, outbox: Outbox, id: InstanceId, deleted_wall: float) -> None:
-        """Another instance of that name may have been made since."""
+        """Delete the rows of a deleted instance, but not those of a later one of that name."""
         born = 0.0
         with suppress(NotFound):
             made = self._sessions.view(id).instance.created_wall
@@ -460,7 +460,7 @@ class Sending:
 
 
 async def _keep_on(work: Callable[[], Awaitable[None]]) -> None:
-    """An error of the outbox's own ends no session; a damaged file is opened again."""
+    """Do `work`: an error of the outbox's own ends no session; a damaged file is opened again."""
     while True:
         try:
             return await work()

@@ -40,15 +40,15 @@ class PaceSettings:
 # fmt: on
 
 HEAD = """\
-# What arrives in a session is kept in its own folder until programs have read it. A session takes a
-# change on when its worker starts next. What is to be sent waits in outbox.db.\
+# Messages that arrive in a session are kept in its own folder until programs have read them. A
+# session takes a change on when its worker starts next. Messages to send wait in outbox.db.\
 """
 
 OF_WORKERS = ("keep", "hours", "megabytes", "most", "media_megabytes", "media_most_megabytes")
 
 PACE_HEAD = """\
-# How fast each session sends, so that WhatsApp does not take it for spam. What waits for this says
-# so in wa-agent why.\
+# How fast each session sends, so that WhatsApp does not take it for spam. `wa-agent why` says so of
+# messages that wait for this.\
 """
 
 MESSAGES = Table(name="messages", plain=MessagesSettings(), head=HEAD, worker=OF_WORKERS)
