@@ -73,12 +73,12 @@ def _samples(name: str, rows: Iterable[Row]) -> "Iterator[Sample]":
 
 
 def one(name: str, meaning: str, value: float | Summary | None) -> Family:
-    """A family without labels; None: left out."""
+    """Return a family without labels; None: it is left out."""
     return Family(name, meaning, () if value is None else [({}, value)])
 
 
 def render(families: Iterable[Family], *, gzip: bool = False) -> bytes:
-    """Family by family: the whole text of a thousand sessions has 12 MB."""
+    """Render family by family: the whole text of a thousand sessions has 12 MB."""
     from prometheus_client import generate_latest
 
     texts = map(generate_latest, families)
@@ -89,7 +89,7 @@ def render(families: Iterable[Family], *, gzip: bool = False) -> bytes:
 
 
 def _clean(text: str) -> str:
-    """Half a surrogate pair, which a server may send, cannot be written as UTF-8."""
+    """Replace half a surrogate pair, which a server may send: it is no UTF-8."""
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
@@ -108,18 +108,18 @@ def _one(read: Callable[[Session], float | Summary | None]) -> Read:
 
 
 def _state(label: str, words: Iterable[str], read: Callable[[Session], str]) -> Read:
-    """1 for the present state, 0 for each other one."""
+    """Return a row for each state: 1 for the present one, 0 for the others."""
     shown = tuple(words)
     return lambda view: [({label: word.lower()}, int(word == read(view))) for word in shown]
 
 
 def _counted(label: str, words: Sequence[str], counts: Mapping[str, int]) -> Rows:
-    """A row for each word, from the start on: else increase() would miss the first failure."""
+    """Return a row for each word from the start on: else increase() would miss the first one."""
     return [({label: word}, counts.get(word, 0)) for word in words]
 
 
 def _and_others(label: str, words: Sequence[str], counts: Mapping[str, int]) -> Rows:
-    """Words that are not in the list are counted together."""
+    """Return a row for each word; words that are not in the list are counted together."""
     yield from _counted(label, words, counts)
     yield {label: "other"}, sum(counts.values()) - sum(map(counts.get, words, repeat(0)))
 
@@ -155,7 +155,7 @@ def _repairs(view: Session) -> Rows:
 
 
 def _crypto(view: Session) -> Rows:
-    """Left out where read messages are not counted: the rate of failures would be 100 %."""
+    """Return decryptions, but none if read messages are not counted: all would be failures."""
     return [({"result": result}, count) for result, count in view.crypto_operations.items()]
 
 
@@ -188,7 +188,7 @@ FAMILIES: Mapping[str, tuple[str, Read]] = {
     "uptime_seconds": ("Duration of the connection; 0 without one.", _one(lambda v: v.uptime)),
     "status_seconds_total": ("Time spent in each status.", _in_status),
 }
-"""By name without `wa_session_`."""
+"""Name without `wa_session_` → the meaning of a metric, and how it is read."""
 
 
 def _rows(views: Sequence[Session], read: Read) -> Rows:
@@ -240,15 +240,15 @@ class Seen:
     route: str = "other"
     code: int = 0
     failed: bool = False
-    """An answer of 5xx, but for one that only says that something has not come yet."""
+    """True for an answer of 5xx, unless it only says that something has not come yet."""
 
 
 class HttpFigures:
-    """No label here is chosen by a client: unknown routes and methods count as `other`."""
+    """Counts requests. A client chooses no label: unknown routes and methods are `other`."""
 
     def __init__(self) -> None:
         self._requests: Counter[tuple[str, str, int]] = Counter()
-        """By route, method and code."""
+        """(route, method, code) → number of requests."""
         self._failed = 0
 
     def expect(self, routes: Iterable[tuple[str, str]]) -> None:
@@ -268,7 +268,7 @@ class HttpFigures:
                 self._failed += seen.failed
 
     def counted(self) -> tuple[int, int]:
-        """All answered requests, and the failures of the agent among them."""
+        """Return all answered requests, and the failures of the agent among them."""
         return self._requests.total(), self._failed
 
     def families(self) -> Iterator[Family]:
@@ -304,7 +304,7 @@ class MachineFigures:
         self._started_wall = time.time() - age
 
     def values(self) -> Mapping[str, float]:
-        """Each figure by its name, without unreadable ones."""
+        """Return each figure by its name, without unreadable ones."""
         if time.monotonic() - self._read_at >= _FRESH_SECONDS:
             self._values = {**dict(self._process_and_host()), **dict(self._filesystem())}
             self._read_at = time.monotonic()
@@ -336,7 +336,7 @@ class MachineFigures:
 
 
 class Exporter:
-    """Build it once; the HTTP interface counts into `http`."""
+    """Exports all metrics. One is built; the HTTP interface counts into its `http`."""
 
     CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -347,14 +347,14 @@ class Exporter:
         paths: Iterable[Path],
         more: Callable[[], Iterable[Family]] = tuple,
     ) -> None:
-        """`paths`: where the agent and its workers write, on one disk or several."""
+        """Make the exporter. `paths`: where agent and workers write, on one disk or several."""
         self._views, self._status, self._more = views, status, more
         self._turn = asyncio.Lock()
         self.machine = MachineFigures(*paths)
         self.http = HttpFigures()
 
     async def scrape(self, *, gzip: bool) -> bytes:
-        """One at a time: a client in a hurry gets no second thread."""
+        """Scrape, one at a time: a client in a hurry gets no second thread."""
         async with self._turn:
             return await asyncio.to_thread(render, list(self.families()), gzip=gzip)
 
