@@ -38,7 +38,7 @@ class Archives:
     async def export(
         self, id: InstanceId, name: str = ""
     ) -> AsyncIterator[tuple[IO[bytes], Snapshot, archives.Packed]]:
-        """The archive of a new snapshot, or of the one named, in a file without a name."""
+        """Yield the archive of a new snapshot, or of the one named, in a file without a name."""
         facts = self._registry.get(id)
         if name:
             snapshot = await asyncio.to_thread(find_snapshot, self._root, id, name)
@@ -86,7 +86,7 @@ class Archives:
 
     @asynccontextmanager
     async def _received(self, pieces: AsyncIterable[bytes]) -> AsyncIterator[tuple[IO[bytes], str]]:
-        """The archive that comes in, in a nameless file, and its SHA-256."""
+        """Yield the archive that comes in, in a nameless file, and its SHA-256."""
         most, digest, size = archives.Limits().packed, hashlib.sha256(), 0
         with await asyncio.to_thread(_open_nameless, self._root) as file:
             async for piece in pieces:
@@ -102,7 +102,7 @@ class Archives:
     async def _bring_in(
         self, file: IO[bytes], wanted: Wanted, manifest: Manifest, sha256: str
     ) -> str:
-        """The name in the trash of what it replaced."""
+        """Bring the archive in; return the name in the trash of what it replaced."""
         id = wanted.id
         try:
             find_engine(manifest.engine)
@@ -141,7 +141,7 @@ class Archives:
     async def _replace(
         self, old: Facts, made: Instance, record: SessionRecord, wanted: Wanted, manifest: Manifest
     ) -> folders.Retired | None:
-        """Removes the row first: a kill at any point leaves one folder for the next start."""
+        """Replace a session. The row goes first: a kill at any point leaves one folder."""
         old.action.interrupt_start()
         async with old.busy, self._keeping.ending(old):
             self._registry.get(old.id)
@@ -225,6 +225,6 @@ def unfit(arrived: archives.Arrived) -> tuple[str, str]:
 
 
 def _open_nameless(root: Path) -> IO[bytes]:
-    """A file beside the sessions that only this process can open and no crash leaves behind."""
+    """Open a file beside the sessions that only this process has and no crash leaves behind."""
     with folders.open_own(root, folders.STAGING):
         return tempfile.TemporaryFile(dir=root / folders.STAGING)

@@ -18,7 +18,7 @@ from agent.vault.archives import Arrived, FoundSession, Limits, pack_session, sc
 OURS = "wa-agent"
 WEB, BAILEYS = "web", "baileys"
 TARGETS = {"wwebjs": WEB, BAILEYS: BAILEYS}
-"""The engine whose files each program takes."""
+"""Program → the engine whose files it takes."""
 _GZIP = b"\x1f\x8b"
 _WHOSE = "of an archive: the engine that gets the session which its bot kept, web or baileys"
 _EXAMPLE = """sales.tar.gz --enable
@@ -65,7 +65,7 @@ def _download(options: command.Options, target: Path) -> str:
 
 
 def _unpack(archive: Path, folder: Path) -> Arrived:
-    """Into `folder`/session."""
+    """Unpack an archive into `folder`/session."""
     (session := folder / "session").mkdir(mode=0o700)
     with client.open_source(archive, "archive") as file:
         return unpack_apart(session, file, Limits())
@@ -112,7 +112,7 @@ def import_sessions(options: command.Options) -> int:
 
 
 def _engine(source: str) -> str:
-    """The engine that the sessions of another program get; "" = an archive of ours."""
+    """Return the engine for the sessions of another program; "" = an archive of ours."""
     if "://" in source:
         return BAILEYS
     path = Path(source)
@@ -164,7 +164,7 @@ def _age(row: Mapping[str, Any]) -> str:
 
 
 def look_at_archive(path: Path) -> FoundSession:
-    """All of it is read and checked, as at an import."""
+    """Read and check the whole archive, as at an import."""
     from agent.moving.archives import unfit
 
     with scratch() as folder:
@@ -187,7 +187,7 @@ def look_at_archive(path: Path) -> FoundSession:
 
 
 def _import_found(options: command.Options, engine: str) -> int:
-    """Sessions of another program: found, shown, packed and sent one by one."""
+    """Import sessions of another program: find, show, pack and send them one by one."""
     if settings := parse_settings(options.set):
         from agent.engines.catalog import check_settings
 
@@ -241,7 +241,7 @@ def _find(options: command.Options, engine: str) -> list[FoundSession]:
 
 
 def only(options: command.Options, names: list[str], source: str) -> list[str]:
-    """Those of the names that --only asks for."""
+    """Return those of the names that --only asks for."""
     if missing := set(options.only) - set(names):
         words = f"cannot import {min(missing)}: {source} has {', '.join(names[:20])}"
         raise InvalidRequest(words, field="only", code="no_session")
@@ -249,7 +249,7 @@ def only(options: command.Options, names: list[str], source: str) -> list[str]:
 
 
 def _refuse_unclear(options: command.Options, plan: Sequence[Planned]) -> None:
-    """One session goes by itself; more are named, so that none is moved by mistake."""
+    """Refuse more than one session without names, so that none is moved by mistake."""
     first = plan[0].session
     if len(plan) == 1 and first.problem:
         raise Refused(f"cannot import {first.name}: {first.problem}", code=first.code)
@@ -265,7 +265,7 @@ def _refuse_unclear(options: command.Options, plan: Sequence[Planned]) -> None:
 def _packed(
     options: command.Options, planned: Planned, engine: str, settings: Mapping[str, Any]
 ) -> Iterator[IO[bytes]]:
-    """Another program's session as an archive of ours, so that every check of an import holds."""
+    """Pack another program's session as an archive of ours: every check of an import holds."""
     session = planned.session
     with scratch() as folder, tempfile.TemporaryFile() as out:
         (place := folder / "session").mkdir(mode=0o700)

@@ -63,7 +63,7 @@ def drop_in(options: command.Options) -> int:
 
 
 def _declared(options: command.Options) -> tuple[declaration.ProgramDeclaration, ...]:
-    """From the settings alone: the operator needs it before the agent runs with them."""
+    """Return programs by the settings alone: operators need them before the agent has them."""
     return programs_of(load_config(client.config_path(options.config, os.environ), os.environ))
 
 
@@ -94,7 +94,7 @@ def _examine(program: declaration.ProgramDeclaration, here: client.Installation)
 
 _LARGEST = 16 << 20
 _NUMBER = "NODE_APP_INSTANCE"
-"""Each process of one name has its own: a bot may choose its session by it."""
+"""Variable with a process' number: a bot may choose its session by it."""
 _SHELLS = re.compile(
     r"PATH|SHELL|USER|LOGNAME|PWD|OLDPWD|LANG|LC_.*|TERM|SHLVL|MAIL|SSH_.*|XDG_.*|DBUS_.*"
     r"|LS_COLORS|LESS.*|HIST.*|DISPLAY|SUDO_.*|NVM_.*|PM2_.*|_|unique_id|NODE_APP_INSTANCE|name"
@@ -120,7 +120,7 @@ class Bot:
     notes: list[str] = field(default_factory=list)
     """Settings that have no counterpart here."""
     refused: str = ""
-    """Why it does not move, all of it or from some process on."""
+    """Why the bot does not move, all of it or from some process on."""
 
 
 def read_pm2(dump: str, env: Mapping[str, str]) -> tuple[bytes, str, str]:
@@ -144,7 +144,7 @@ def read_pm2(dump: str, env: Mapping[str, str]) -> tuple[bytes, str, str]:
 
 
 def read_list(raw: bytes, shell: Mapping[str, str]) -> list[Bot]:
-    """`shell`: a variable that is the same here is none of the bot's."""
+    """Read pm2's list. `shell`: a variable that is the same here is none of the bot's."""
     bots, taken, rows = dict[str, Bot](), set[str](), _rows(raw)
     names = [str(row.get("name", "")) for row in rows]
     for row, name in zip(rows, names, strict=True):
@@ -185,7 +185,7 @@ def _rows(raw: bytes) -> list[Mapping[str, Any]]:
 def _program(
     row: Mapping[str, Any], id: str, shell: Mapping[str, str], *, many: bool
 ) -> tuple[declaration.ProgramDeclaration, list[str]]:
-    """The row, and what of it has no counterpart."""
+    """Return the program of a row, and what of the row has no counterpart."""
     given: Mapping[str, Any] = it if isinstance(it := row.get("env"), dict) else {}
     path = str(given.get("PATH") or _USUAL)
     own = [
@@ -241,7 +241,7 @@ def _bytes(value: object) -> int:
 
 
 def free_id(name: str, taken: Iterable[str]) -> str:
-    """A name in the letters of an id that none of these is."""
+    """Return a name in the letters of an id that is not taken."""
     plain = re.sub(r"[^a-z0-9_-]+", "-", name.lower()).strip("-_")[:40] or "bot"
     ids = (plain, *(f"{plain}-{number}" for number in range(2, 10_000)))
     return next(id for id in ids if id not in set(taken))
@@ -331,16 +331,16 @@ def _new_programs(
 
 
 def render(programs: list[declaration.ProgramDeclaration]) -> str:
-    """Without the values that are the defaults."""
+    """Render the rows without values that are the defaults."""
     rows = (
         {it.name: value for it in fields(own) if (value := getattr(own, it.name)) != it.default}
         for own in programs
     )
-    return "\n".join(f"# Of pm2.\n{tomli_w.dumps({'program': [row]})}" for row in rows)
+    return "\n".join(f"# From pm2.\n{tomli_w.dumps({'program': [row]})}" for row in rows)
 
 
 def _create(agent: client.Client, bots: list[Bot]) -> None:
-    """An instance for each program, of its name, where it is not there already."""
+    """Create an instance for each program, of its name, unless it is there already."""
     agent.request("POST", "/api/reload")
     deadline = time.monotonic() + _RELOADS
     for bot in bots:

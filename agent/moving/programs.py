@@ -15,7 +15,7 @@ from agent.errors import InvalidRequest
 
 _HOMES = ("/home", "/root", "/run/user")
 _HIDDEN = (*_HOMES, "/var", "/tmp", "/etc/wa-agent")
-"""wa-instance@.service hides these; all else it shows, read-only."""
+"""Folders that wa-instance@.service hides; it shows all else, read-only."""
 _AGENTS = ("/etc/wa-agent", "/var/lib/wa-agent", "/run/wa-agent")
 
 
@@ -24,7 +24,7 @@ def programs_of(config: Config) -> tuple[ProgramDeclaration, ...]:
 
 
 def hide_values(program: ProgramDeclaration) -> ProgramDeclaration:
-    """Names of its environment without the values."""
+    """Return the program with the names of its environment, without the values."""
     names = (entry.partition("=")[0] for entry in program.environment)
     return replace(program, environment=tuple(f"{name}={HIDDEN}" for name in names))
 
@@ -41,7 +41,7 @@ def place_of(program: ProgramDeclaration) -> tuple[str, ...]:
 
 
 def _folder_itself(path: str) -> str:
-    """The same for all its names: links and bind mounts are ways to one folder."""
+    """Return one word for all names of a folder: links and bind mounts lead to one."""
     try:
         found = Path(path).stat()
     except OSError:  # not there yet, or not for this user to see
@@ -53,7 +53,7 @@ def render_drop_in(program: ProgramDeclaration) -> str:
     """Return the drop-in that shows a program the files which a session's unit hides; "" = it hides
     none of them. InvalidRequest: no unit may have them."""
     first = shutil.which(program.command[0])
-    # What a program loads lies beside the files that its command names.
+    # Files that a program loads lie beside the files that its command names.
     files = (word for word in (first or "", *program.command) if word.startswith("/"))
     read = {parent for file in files if _below(parent := str(Path(file).parent), _HIDDEN)}
     write = [path for path in (program.folder, program.session) if path.startswith("/")]
@@ -71,12 +71,12 @@ def render_drop_in(program: ProgramDeclaration) -> str:
         return ""
     if any(_below(path, _HOMES) for path in (*hidden, *write)):
         lines.insert(0, "ProtectHome=tmpfs")
-    head = f"# What {program.name} reads and writes besides its session: [[program]] in agent.toml."
+    head = f"# Paths of {program.name} besides its session's: [[program]] in agent.toml."
     return "\n".join([head, "[Service]", *lines]) + "\n"
 
 
 def _quoted(path: str) -> str:
-    """As systemd reads one path back: in a line of its own, no other setting can stand in it."""
+    """Quote a path as systemd reads it back, so that no other setting can stand in its line."""
     if not path.isprintable():
         raise InvalidRequest(f"cannot write {path!r:.80} into a unit: it has control characters")
     plain = path.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")

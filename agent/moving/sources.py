@@ -28,7 +28,7 @@ from agent.files import open_plain, replace_folder
 from agent.vault.archives import FoundSession
 
 Keys = Mapping[str, bytes]
-"""By Baileys' own names ("creds", "pre-key-7", "session-…"): JSON text."""
+"""Baileys' name of a key ("creds", "pre-key-7", "session-…") → JSON text."""
 
 CREDS = "creds"
 _Buffer = defstruct("_Buffer", [("data", Annotated[str, Meta(pattern="^[\\w+/]{43}[\\w+/=]$")])])
@@ -97,7 +97,7 @@ def kind_of(key: str) -> str:
 
 
 def file_name(key: str) -> str:
-    """As the library names it; "" for what no file of the engine's is called."""
+    """Return the library's name of a key's file; "" = no file of the engine's is called so."""
     name = key.replace("/", "__").replace(":", "-") + ".json"
     return name if re.fullmatch(rules.FILE_NAME, name) else ""
 
@@ -142,7 +142,7 @@ def _normal(key: str, raw: bytes) -> bytes:
 
 
 def _with_buffer(value: dict[str, Any]) -> dict[str, Any]:
-    """A Buffer as Baileys 7 reads it: base64. Some programs write its bytes as numbers."""
+    """Return a Buffer as Baileys 7 reads it, in base64; some programs write numbers."""
     data = value.get("data", value.get("value"))
     if value.get("type") != "Buffer" and value.get("buffer") is not True:
         return value
@@ -152,7 +152,7 @@ def _with_buffer(value: dict[str, Any]) -> dict[str, Any]:
 
 
 def write_folder(session: FoundSession, folder: Path) -> None:
-    """Each key as a file in an empty folder."""
+    """Write each key as a file into an empty folder."""
     for key, value in session.keys.items():
         with (folder / file_name(key)).open("xb") as file:
             file.write(value)
@@ -165,7 +165,7 @@ KINDS = (
     " session, as Evolution API 2 and whaticket store them"
 )
 RECENT = 120.0
-"""Seconds: a program that last wrote its session so long ago may still run, here or elsewhere."""
+"""Seconds since a session's last write within which its program may still run somewhere."""
 _DEPTH = 4
 """Levels below the named folder that are looked through."""
 _OLD_KINDS = {
@@ -176,7 +176,7 @@ _OLD_KINDS = {
     "appStateSyncKeys": "app-state-sync-key",
     "appStateVersions": "app-state-sync-version",
 }
-"""How old whaticket forks name Baileys' kinds of keys in the column `session`."""
+"""Old whaticket forks' names of Baileys' kinds of keys in the column `session`."""
 _JSON_IN_USE = (
     "its file does not tell whether the program that it was taken from still runs; stop that"
     " program, take the file again, then say so with --stopped"
@@ -290,7 +290,7 @@ def read_json(path: Path) -> Keys:
 
 
 def _text(value: Any) -> bytes:
-    """Some servers write the text of a JSON text."""
+    """Return JSON text; some servers write the text of a JSON text."""
     for _ in range(2):
         if isinstance(value, str):
             try:
@@ -355,14 +355,14 @@ _LEFT_BEHIND = MADE_BY_BROWSER | {*LOCKS, "Safe Browsing"}
 
 
 def local_auths(path: Path) -> list[Path]:
-    """The profiles with a pairing: `path` itself, or those in it."""
+    """Return the profiles with a pairing: `path` itself, or those in it."""
     if has_pairing(path):
         return [path]
     return sorted(one for one in path.glob("session*") if has_pairing(one))
 
 
 def look_at_local_auth(profile: Path) -> FoundSession:
-    """WhatsApp Web's own database tells no more than when it was written."""
+    """Look at a profile, of which WhatsApp Web's database tells only when it was written."""
     found = FoundSession(LOCAL_AUTH, profile.name, written=profile.stat().st_mtime)
     try:
         refuse_open(profile, "import")
@@ -372,7 +372,7 @@ def look_at_local_auth(profile: Path) -> FoundSession:
 
 
 def refuse_open(profile: Path, verb: str) -> None:
-    """Two browsers with one session throw each other out."""
+    """Refuse a profile that is open: two browsers with one session throw each other out."""
     if (pid := holder(profile)) is not None:
         browser = f"process {pid}" if pid else "of another machine or user"
         words = f"cannot {verb} {profile}: a browser ({browser}) has it open; stop it first"
@@ -380,13 +380,13 @@ def refuse_open(profile: Path, verb: str) -> None:
 
 
 def copy_local_auth(profile: Path, session: Path) -> None:
-    """Into an empty session folder of ours."""
+    """Copy a profile into an empty session folder of ours."""
     refuse_open(profile, "import")
     _copy(profile, profile_path(session))
 
 
 def export_folder(session: Path, engine: str, id: InstanceId, place: Path, *, force: bool) -> Path:
-    """The folder made below `place`; `force`: one of that name is moved aside, never deleted."""
+    """Export into a folder below `place`. `force`: an old one is moved aside, never deleted."""
     if problem := file_rules(engine).lost_store(session):
         raise Refused(f"cannot export {id}: {problem}", code="no_session")
     is_web = engine == "web"
@@ -411,7 +411,7 @@ def export_folder(session: Path, engine: str, id: InstanceId, place: Path, *, fo
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Links, sockets and devices are no part of a session."""
+    """Copy a folder without links, sockets and devices: they are no part of a session."""
     size = 0
     try:
         for parent, below, files in os.walk(source, onerror=_fail):
