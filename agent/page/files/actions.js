@@ -176,7 +176,7 @@ const LOST = ["remote_missing", "unpaired_suspect", "session_damaged", "session_
 
 // The action that helps now, or null: then the sentence has the advice. No login helps a ban.
 export function helpful(instance) {
-  // Its page asks for the code, which also wakes one whose codes have run out.
+  // The session's page asks for the code, which also wakes a session whose codes have run out.
   if (instance.connection_status === "QR_REQUIRED" && instance.should_run) return null;
   if (!instance.enabled) return NAMED.enable;
   if (!instance.should_run) return NAMED.start;

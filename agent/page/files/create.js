@@ -11,7 +11,7 @@ const backendsOf = (engine) => answers.backends.filter((backend) => backend.engi
 const asText = (value) =>
   typeof value === "string" ? value : value === undefined ? "" : JSON.stringify(value);
 
-// What a field's text means: a number or a list where the default is one; else it is a text.
+// The value of a field's text: JSON, such as a number or a list, unless the default is a text.
 function valueOf(text, known) {
   if (known && typeof known.default === "string") return text;
   try {
@@ -47,7 +47,7 @@ function settingFields(known, own) {
   return {
     places: fields.map(({ place }) => place),
     changed: () => fields.some((each) => each.changed()),
-    // What is undefined is left out of the JSON that it becomes.
+    // JSON leaves out the values that are undefined.
     read: () => Object.fromEntries(fields.map(({ name, read }) => [name, read()])),
   };
 }
@@ -129,7 +129,7 @@ export function makeSettings(saved) {
     async draw(details) {
       place.hidden = !may("operate", details.id);
       const shown = JSON.stringify([details.id, details.settings]);
-      // What is being typed stays.
+      // Settings that a person has begun to change are not drawn over.
       const typed = state.shown.startsWith(`["${details.id}"`) && state.fields?.changed();
       if (place.hidden || shown === state.shown || typed) return;
       state.shown = shown;

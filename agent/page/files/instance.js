@@ -69,7 +69,7 @@ export function makeInstance(place) {
     draw();
   }
 
-  // What was heard while the journal was read stays.
+  // Events that were heard while the journal was read stay.
   function take(events) {
     const read = new Set(events.map((event) => event.cursor));
     const heard = state.events.filter((event) => !read.has(event.cursor));

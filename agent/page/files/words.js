@@ -56,7 +56,7 @@ export function whyOf(instance) {
     : "it is the next to start";
 }
 
-// What stands beside its pill, which says that a session is healthy, and not on which machine.
+// The sentence beside a session's pill, which says all of a healthy session but its machine.
 export const troubleOf = (instance) =>
   (instance.health.healthy && !instance.machine ? instance.snapshot_failure : whyOf(instance)) ||
   "";
@@ -91,7 +91,7 @@ export function placeOf({ id, engine, backend, remote }) {
 export const accountOf = (instance) =>
   joined([instance.account, instance.needs_passkey && "needs a passkey to link"], " · ");
 
-// What it waits for, and the time of its next try or null.
+// Returns what a session waits for, and the time of its next try or null.
 export function nextOf(instance) {
   const parts = [
     instance.attempts && counted(instance.attempts, "try", "tries") + " so far",
