@@ -86,7 +86,7 @@ def connect(path: Path) -> Database:
 
 
 def connect_to_read(path: Path) -> Database:
-    """A second connection that cannot write: for looking, and for long checks and copies."""
+    """Open a second connection that cannot write: for looks, and for long checks and copies."""
     if path.exists() and not path.is_file():  # SQLite waits for ever for a FIFO's writer
         raise StoreError(f"cannot open {path}: it is no file; move it away", code="no_file")
     uri = f"{path.absolute().as_uri()}?mode=ro"
@@ -94,7 +94,7 @@ def connect_to_read(path: Path) -> Database:
 
 
 def check(db: Database) -> str:
-    """ "ok", or what SQLite's full check says. Reads everything."""
+    """Return "ok", or what SQLite's full check says. It reads the whole file."""
     lines = [str(row[0]) for row in db.execute("pragma integrity_check(20)").fetchall()]
     return "ok" if lines == ["ok"] else "; ".join(lines)
 
@@ -120,7 +120,7 @@ def copy_verified(db: Database, target: Path) -> None:
 
 
 def explain_opening(path: Path, error: Exception) -> StoreError:
-    """SQLite says "unable to open database file" for many causes: find the one."""
+    """Find the cause: SQLite says "unable to open database file" for many."""
     code = (made := explain("open", path, error)).code
     of_rights = code in ("cannot_open", "permissions", "read_only")
     for part in (path, path.parent) if of_rights and not refuses_writes(path.parent) else ():

@@ -86,7 +86,7 @@ _FAULTS = (sqlite3.Error, errors.StoreError, *_NO_VALUES)
 """Damage where they show twice: SQLite calls a file malformed also where one read of it failed."""
 COMPANIONS = ("-wal", "-shm", "-journal")
 _CURSORS_LEFT_OUT = 1_000_000
-"""More than a day has: no cursor of the history that is lost stands for another entry."""
+"""Cursors that a rebuilt history skips, more than a day has: none of the lost ones comes again."""
 
 
 def open_checked(path: Path, sentences: list[str]) -> Database:
@@ -127,7 +127,7 @@ def _use(path: Path, sentences: list[str]) -> Database:
 
 
 def check_whole(path: Path) -> None:
-    """Raises what is wrong with this file. Writes nothing."""
+    """Raise the fault of this file, if there is one. Writes nothing."""
     with contextlib.closing(connect.connect_to_read(path)) as db:
         # The header is one number of the file's first page; each step also left a row.
         version, newest = schema_version(db), len(MIGRATIONS)
@@ -213,7 +213,7 @@ class Store:
     """Sentences on what `open` had to repair; they are in the journal too."""
     _writer: Writer
     lost: str = ""
-    """Sentence on what the one before had and this one has not; "" = nothing."""
+    """Sentence on what the database before this one had and this one has not; "" = nothing."""
     on_append: Callable[[JournalEntry], None] = lambda _entry: None
     """Called in the loop for each entry that is on the disk, in the order of the cursors."""
 
@@ -234,7 +234,7 @@ class Store:
 
     @property
     def wrong(self) -> str:
-        """Sentence on what a person must know of the file; "" = nothing."""
+        """Return a sentence on what a person must know of the file; "" = nothing."""
         return str(self._writer.fault or self.lost or self._writer.left)
 
     async def answers(self) -> None:
@@ -283,7 +283,7 @@ class Store:
     async def history(
         self, instance: InstanceId | None = None, **wanted: Unpack[rows.Wanted]
     ) -> list[JournalEntry]:
-        """Newest first; oldest first when `after` is given, so that a follower can page on."""
+        """Return entries, newest first; with `after` oldest first, so that a follower goes on."""
         return await self._writer.read(lambda db: rows.select_entries(db, instance, **wanted))
 
     async def add_key(self, key: rows.KeyRow) -> None:
@@ -306,7 +306,7 @@ class Store:
         await self._writer.write(lambda db: db.conn.executemany(sql, [*changed.items()]))
 
     async def get_facts(self, prefix: str) -> dict[str, str]:
-        """All facts whose name begins so."""
+        """Return all facts whose names begin with `prefix`."""
         sql, start = "select name, value from facts where substr(name, 1, ?) = ?", prefix
         return await self._writer.read(lambda db: dict(db.execute(sql, [len(start), start])))
 
@@ -320,11 +320,11 @@ class Store:
         return await asyncio.to_thread(self._beside, "check", connect.check)
 
     async def copy_to(self, target: Path) -> None:
-        """A verified copy that stands alone; it replaces an older one of that name."""
+        """Write a verified copy that stands alone; it replaces an older one of that name."""
         await asyncio.to_thread(self._beside, "copy", lambda db: connect.copy_verified(db, target))
 
     def _beside(self, verb: str, work: Callable[[Database], T]) -> T:
-        """With a second connection, in the caller's thread."""
+        """Do `work` with a second connection, in the caller's thread."""
         if self._writer.fault is not None:  # another file may have its name
             raise self._writer.fault
         try:
@@ -336,7 +336,7 @@ class Store:
     async def _change(
         self, work: Callable[[Database], None], entries: Collection[JournalEntry]
     ) -> list[JournalEntry]:
-        """One change and its journal entries: both are there, or neither."""
+        """Commit one change with its journal entries: both are there, or neither."""
         now = time.time()
         encoded = [rows.encode_entry(entry, now) for entry in entries]
 

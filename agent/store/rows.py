@@ -58,7 +58,8 @@ def encode_record(record: SessionRecord) -> str:
 
 
 def decode_record(text: str | None) -> SessionRecord:
-    """A key that is missing or of another kind takes its default: another version wrote it."""
+    """Read a record. A missing key, or one of another kind, takes its default: another version
+    wrote it."""
     known: dict[str, Any] = {}
     with suppress(TypeError, ValueError, RecursionError):
         content = dict(json.loads(text or "{}"))
@@ -79,7 +80,7 @@ def decode_instance(row: Sequence[Any]) -> Instance | None:
 
 
 def encode_entry(entry: JournalEntry, now_wall: float) -> list[Any]:
-    """A row's values. Here, in the caller's thread, so that a wrong value fails its caller only."""
+    """Return a row's values. The caller's thread does this: a wrong value fails its caller only."""
     # SQLite takes no lone surrogates, and a text from outside may have them.
     sentence = entry.sentence.encode("utf-8", "backslashreplace").decode()
     detail = json.dumps(dict(entry.detail), default=str)
@@ -90,7 +91,7 @@ def encode_entry(entry: JournalEntry, now_wall: float) -> list[Any]:
 def insert_entries(
     db: Database, entries: Collection[JournalEntry], rows: Collection[list[Any]]
 ) -> list[JournalEntry]:
-    """The entries as they were stored, with their cursors."""
+    """Return the entries as they were stored, with their cursors."""
     sql = "insert into journal values (null, ?, ?, ?, ?, ?, ?)"
     each = zip(entries, rows, strict=True)
     return [replace(e, wall=row[0], cursor=db.execute(sql, row).lastrowid or 0) for e, row in each]
@@ -99,7 +100,7 @@ def insert_entries(
 class Wanted(TypedDict, total=False):
     before: int | None
     after: int | None
-    """Oldest first, then."""
+    """Entries come oldest first if this is given."""
     limit: int
     kinds: Collection[str]
 
@@ -132,7 +133,7 @@ def trim(
 
 
 def _decode_entry(row: dict[str, Any]) -> JournalEntry:
-    """A garbled category or detail costs itself: the rest of the row is read all the same."""
+    """Read an entry. A garbled category or detail is left out; the rest of the row is read."""
     try:
         category, detail = Category(row["category"]), json.loads(row["detail"])
     except (ValueError, RecursionError):

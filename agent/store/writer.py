@@ -47,9 +47,9 @@ class Writer:
         self._back = path.with_name(f"{path.name}.back")
         self._kept = f"{self._back.name} has what the agent had"
         self.left = self._kept if self._back.exists() else ""
-        """What a run before this one left for a person to look at."""
+        """A sentence that names what an earlier run left for a person to look at; "" = nothing."""
         self.fault: errors.StoreError | None = None
-        """Why no write is taken."""
+        """The error that refuses each write; None while writes are taken."""
         self._loop = asyncio.get_running_loop()
         self._queue: queue.SimpleQueue[_Job[Any] | None] = queue.SimpleQueue()
         self._closed, self._try_at = False, 0.0
@@ -148,7 +148,7 @@ class Writer:
         log.error("%s, or a file beside it, was removed; the agent wrote it again, whole", path)
 
     def _commit(self, db: Database, writes: Sequence[_Job[Any]]) -> None:
-        """One transaction with all writes; each is on the disk, or knows why not."""
+        """Commit all writes in one transaction; each is on the disk, or has its error."""
         try:
             if self.fault is not None:
                 raise self.fault
