@@ -26,9 +26,9 @@ from agent.vault.folder import unless_unusable
 
 CALL_TIMEOUT = 15.0
 REMOTE_TIMEOUT = 120.0
-"""A server takes its time over what it does to a session."""
+"""Seconds for an act of a server on a session: servers take their time."""
 PLAN_TIMEOUT = 150.0
-"""Less than the core's own limit for a step that does not report."""
+"""Seconds for a plan: less than the core's own limit for a step that does not report."""
 BURST = 1.0
 """Seconds to wait for further errors of keys: a burst names all peers that fail."""
 STILL = 5.0
@@ -36,7 +36,7 @@ STILL = 5.0
 
 
 async def carry_out(means: Means, facts: Facts, plan: Plan) -> Outcome:
-    """A failure of host, worker or disk is not raised: it is the outcome."""
+    """Carry out a plan. A failure of host, worker or disk is not raised: it is the outcome."""
     begun, made, detail, refusal = clock.boot_now(), "", "", ""
     task = asyncio.create_task(_do_all(means, facts, plan), name=plan.name)
     facts.action.task = task  # a stop may cancel it
@@ -73,7 +73,7 @@ async def _do_all(means: Means, facts: Facts, plan: Plan) -> str:
 
 
 async def _do(means: Means, facts: Facts, kind: ActionKind, plan: Plan) -> str:
-    """The name of the copy that it made; "" = none."""
+    """Do one action; return the name of the copy that it made; "" = none."""
     match kind:
         case ActionKind.START | ActionKind.RESTART:
             await begin_run(means, facts, again=kind is ActionKind.RESTART and facts.unit.runs)
@@ -110,8 +110,8 @@ async def _do(means: Means, facts: Facts, kind: ActionKind, plan: Plan) -> str:
 
 
 async def begin_run(means: Means, facts: Facts, *, again: bool) -> None:
-    """A start by the agent: held to its limits, and a stop may interrupt it. What its worker is
-    told, it reads from the file beside its session."""
+    """Start or restart a worker by the agent: it is held to its limits, and a stop may interrupt
+    it. The worker reads its settings from instance.json beside its session."""
     seats = means.seats
     await means.registry.hold_copy(facts)
     if not is_written(facts):
@@ -170,7 +170,7 @@ def _stamps(folder: Path) -> set[object]:
 
 
 async def _look_at_files(means: Means, facts: Facts) -> None:
-    """The files were replaced: what was found in the old ones must not stay."""
+    """Look at files that were replaced: findings in the old ones must not stay."""
     asked = means.registry.root / facts.id, facts.instance.engine
     facts.folder.files = (await asyncio.to_thread(tree.inspect, *asked)).files
 
@@ -243,17 +243,17 @@ agent."""
 
 
 def plan_step(decision: ladder.Decision, repair: Repair, *, remote: bool) -> Plan:
-    """`repair`: as it stands once the step has begun."""
+    """Return the plan of a repair's step. `repair`: as it stands once the step has begun."""
     actions = (_ACTIONS_REMOTE if remote else _ACTIONS)[decision.kind]
     return Plan(decision.kind.value, actions, decision.reason, repair, proof=decision.proof)
 
 
 Next = tuple[Plan | None, float | None]
-"""The plan to carry out now, and when to look again."""
+"""The plan to carry out now, and the boot time of the next look."""
 
 
 async def plan_repair(means: Means, facts: Facts, verdict: HealthVerdict) -> Next:
-    """The next step of the session's repair, which begins here where it is needed."""
+    """Return the next step of the session's repair, which begins here if it is needed."""
     now_wall, registry = time.time(), means.registry
     if not _has_repair(registry, facts, verdict, now_wall):
         return None, None
@@ -297,8 +297,8 @@ def note_step(config: Config, facts: Facts, plan: Plan, outcome: Outcome) -> Non
     if facts.instance.backend and kind is not RecoveryKind.BACK_UP:
         facts.next_probe = facts.next_deep = 0.0
         if outcome.ok:
-            # Its server begins it again: earlier claims prove nothing, and its time starts here.
-            # Failed pings stay until a probe says otherwise.
+            # The server begins the session again: earlier claims prove nothing, and its time starts
+            # here. Failed pings stay until a probe says otherwise.
             facts.begun_at = facts.run.linked_since = clock.boot_now()
             facts.run.claim = None
     counters.repair_steps[(kind.value, "done" if outcome.ok else "failed")] += 1
@@ -307,8 +307,8 @@ def note_step(config: Config, facts: Facts, plan: Plan, outcome: Outcome) -> Non
         counters.count("cleanups", repair.goal if repair else Goal.HEAL)
     if outcome.ok and kind in (RecoveryKind.RECONNECT, RecoveryKind.RESTART):
         if facts.instance.backend and repair is not None and repair.trouble is Trouble.KEYS:
-            # The same errors ask for no second step for a while. Of contacts this life knows
-            # only after its own try that new keys with them are not to be had.
+            # The same errors ask for no second step for a while. This life of the agent knows
+            # only after its own try for which contacts no new keys are to be had.
             tried = repair.regenerated and not repair.resumed
             peers = failing_peers(facts, config.crypto) if tried else ()
             facts.crypto = note_regenerated(facts.crypto, (*peers, ""), clock.boot_now())

@@ -46,7 +46,7 @@ class Supervisor:
         self._facts: dict[InstanceId, Facts] = {}
         self._notes, boot = Notes(store), host.boot
 
-        # What a start may have to wait for.
+        # Parts that a start may have to wait for
         self.backends = Backends(
             root=config.agent.state_path / "backends",
             instances=self._facts,
@@ -68,20 +68,20 @@ class Supervisor:
         self.seats = seats.Seats(host, open_packs, config.worker.pack, self._facts, self.gate)
         self.keeping = snapshots.Snapshots(registry, self.seats)
 
-        # What a pass works with, and when passes happen.
+        # The means of a pass, and the loop that runs passes
         works = registry, self.seats, self.keeping, self._notes, bus, self.gate, settings
         first, past_us = clock.boot_now() + config.start.first_check, host.name == "systemd"
         self.means = means = Means(*works, first_probe=first, operators_act_past_us=past_us)
         self.loop = passes.Loop(wakes, self._run_pass, settings, self._facts)
 
-        # What runs on a clock, and what goes on in the next agent.
+        # Work on a clock, with the statistics that the next agent goes on with
         self._started_wall, self._to_restore = time.time(), 0
         self._pending: set[InstanceId] = set()
-        """Those to be restored whose start has not ended."""
+        """Sessions to be restored whose start has not ended."""
         self.sampler = upkeep.UsageSampler(registry)
         self.upkeep = upkeep.Upkeep(registry)
 
-        # What callers ask for.
+        # Questions and orders of callers
         self.asking = calls.Calls(registry, self.keeping)
         self.send, self.find = self.asking.send, self.asking.find
         self.orders = orders.Orders(registry, self.seats, self.asking)
@@ -125,7 +125,7 @@ class Supervisor:
 
     def _look_again(self, id: InstanceId, outage: bool) -> None:
         if (facts := self._facts.get(id)) is not None:
-            # Its delay dates from before its server was away.
+            # The session's delay dates from before its server was away.
             facts.next_probe, facts.asked.try_at_once = 0.0, True
             if outage:
                 now = clock.boot_now()
@@ -138,7 +138,7 @@ class Supervisor:
 
 
 async def load_instances(registry: Registry, declared: Iterable[Declaration]) -> str | None:
-    """Fill the registry; the time of the last entry of the agent before this one."""
+    """Fill the registry; return the time of the last entry of the agent before this one."""
     left = max([it.wall for it in await registry.store.history(limit=1)], default=None)
     for instance, record in await registry.store.instances():
         # Runs that an older database names ended long ago, and not by an operator's hand.

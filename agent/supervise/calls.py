@@ -56,7 +56,7 @@ MARKING = "mark messages as read"
 
 LOGOUT_TIMEOUT, COMMAND_TIMEOUT = 30.0, 10.0
 SEND_TIMEOUT = 80.0
-"""Longer than any engine takes over a message: a file has to travel."""
+"""Seconds for a message, longer than any engine takes: a file has to travel."""
 PAIRING_CODE = "pairing_code"
 """The command that begins another login."""
 
@@ -104,7 +104,7 @@ class Calls:
         timeout: float = COMMAND_TIMEOUT,
         alone: bool = False,
     ) -> Mapping[str, Any]:
-        """`alone`: outside of a pass, which would start again what this takes down."""
+        """Call an engine. `alone`: outside of a pass, which would start again what this ends."""
         facts = self.registry.get(id)
         if name == PAIRING_CODE and not facts.no_pairing_to_lose:
             why = "it has a pairing, or may have one; the pairing is kept"
@@ -129,7 +129,7 @@ class Calls:
     async def send(
         self, id: InstanceId, message: Mapping[str, Any], file: Path | None = None
     ) -> Mapping[str, Any]:
-        """`file`: what would be the message's content, on the disk."""
+        """Send a message. `file`: the message's content as a file on the disk."""
         facts, link = self._linked(id, "send with")
         _refuse_other_account(facts, "send with")
         message = await in_parts(link, id, message, file)
@@ -162,7 +162,7 @@ class Calls:
     async def find(
         self, id: InstanceId, chat: str, message_ids: Sequence[str]
     ) -> Mapping[str, Mapping[str, Any]]:
-        """Those of the messages that its worker has kept: `sender`, `from_me`, `type`, `text`."""
+        """Return `sender`, `from_me`, `type`, `text` of those messages that the worker has kept."""
         try:
             args = {"chat": chat, "message_ids": list(message_ids)}
             raw = await self.ask(id, "messages_find", args, "look for messages")
@@ -181,7 +181,7 @@ class Calls:
         if message_ids:
             found = {} if sender else await self.find(id, chat, message_ids)
             missing = sorted(set(message_ids) - set(found))
-            # Of a chat of two no more need be known.
+            # In a chat of two the writer is known; in a group the worker or the caller names it.
             if missing and not sender and chat.endswith("@g.us"):
                 why = "its writer is not known here; give `sender`"
                 words = f"cannot mark {missing[0]!r:.80} as read: {why}"
@@ -229,7 +229,7 @@ class Calls:
 
 
 def _refuse_other_account(facts: Facts, doing: str) -> None:
-    """By the last claim: no pass may have judged it yet."""
+    """Refuse a session of another account, by the last claim: no pass may have judged it yet."""
     if facts.run.claim is None and facts.instance.backend and facts.record.account:
         why = "its backend has not said yet whose session it has"
         raise TryLater(f"cannot {doing} {facts.id}: {why}", code="not_sent")
@@ -239,14 +239,14 @@ def _refuse_other_account(facts: Facts, doing: str) -> None:
 
 
 def _because(facts: Facts, error: EngineError) -> EngineError:
-    """The engine's refusal with the cause that the session's state has wherever it is shown."""
+    """Return the engine's refusal with the cause that the session's state shows everywhere."""
     if facts.record.status is ConnectionStatus.CONNECTED or not facts.sentence:
         return error
     return EngineError(f"{error} ({facts.sentence})", code=error.code)
 
 
 def _unsent(facts: Facts, error: LinkError | EngineError) -> TooLarge | TryLater | EngineError:
-    """The error of a failed send: surely not sent, or unknown."""
+    """Return the error of a failed send: surely not sent, or unknown."""
     if error.code == "oversized":
         return TooLarge(f"cannot send with {facts.id}: the message is too long", field="body")
     if error.code == "busy":

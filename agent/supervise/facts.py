@@ -35,11 +35,11 @@ class Asked:
     record."""
 
     try_at_once: bool = False
-    """The session's own delay is waived once."""
+    """True if the session's own delay is waived once."""
     restart_for: str = ""
     """Why to restart it gracefully; "" = no restart is asked for."""
     logout: bool = False
-    """The agent ended its pairing: the logout that follows is no error."""
+    """True if the agent ended the pairing: the logout that follows is no error."""
 
 
 @dataclass(slots=True)
@@ -71,7 +71,7 @@ class SavedFacts:
     record: model.SessionRecord | None = None
     """The rows in the database, as they were last written; None = not written yet."""
     unwritten: str = ""
-    """Why its identity file could not be written last; "" = it could."""
+    """Why the identity file could not be written last; "" = it could."""
 
 
 @dataclass(slots=True)
@@ -85,40 +85,41 @@ class Facts(session.Session):
     sentence: str = ""
     link: WorkerLink | None = None
     begun_at: float = 0.0
-    """When its server was last told to begin it again; 0 = not since the agent's start."""
+    """Boot time of the last order to the server to begin the session again; 0 = none since the
+    agent's start."""
     next_probe: float = 0.0
     next_deep: float = 0.0
     lacks: tuple[str, ...] = ()
-    """Parts of its engine's page that the last deep probe, connected, did not find."""
+    """Parts of the engine's page that the last deep probe, connected, did not find."""
     pack: str = ""
-    """The pack whose worker holds it, as of its last start; "" = a worker of its own."""
+    """The pack whose worker holds the session since its last start; "" = a worker of its own."""
     busy: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """Locked by a pass, and by a deletion."""
+    """The lock of a pass, and of a deletion."""
     gone: bool = False
-    """Deleted: nothing may be written about it any more."""
+    """True if the session was deleted: nothing may be written about it any more."""
     observed: bool = False
     """False until the first pass since the agent's start."""
     rested: tuple[object, ...] = ()
     """Inputs of the last whole pass, if that found the session at rest and recorded."""
     of_rooms: Mapping[str, Any] = field(default_factory=dict)
-    """The settings of each room's part in its worker, by the room's name."""
+    """Room → the settings of its part in the session's worker."""
     leased: bool = False
-    """True if its worker connects with a lease of its machine only."""
+    """True if the session's worker connects only with a lease of its machine."""
     passkey_asked: bool = False
-    """The last claim says that WhatsApp asks for a passkey, and the journal has it."""
+    """True if the last claim says that WhatsApp asks for a passkey, and the journal has it."""
     noted_drop: tuple[str, str, float] = ("", "", 0.0)
-    """The ending that was counted last."""
+    """Key of the drop that was counted last."""
     lost_because: str = ""
-    """Why it is no longer connected; "" once it is again."""
+    """Why the session is no longer connected; "" once it is again."""
     crypto_lines: figures.PerMinute = field(default_factory=figures.PerMinute)
     """Lines about crypto errors in the log: a flood must not end the process by its log."""
     hour_wall: float = 0.0
     hour_messages: int = 0
     """Begin of the hour that `silence` learns from, and the message count at that time."""
     failing: tuple[str, float] = NOT_FAILING
-    """The reason of its last verdict that needs a repair, and when that was; until it is well."""
+    """Reason and boot time of the last verdict that needs a repair; until the session is well."""
     failures: dict[str, float] = field(default_factory=dict)
-    """When it last failed with each code that others may share."""
+    """Code that others may share → boot time of the session's last failure with it."""
     succeeded_at: float = NEVER
     unsaid: list[model.JournalEntry] = field(default_factory=list)
     """Entries for the journal, which the next save writes."""
@@ -126,7 +127,7 @@ class Facts(session.Session):
     def note(
         self, kind: str, sentence: str, category: Category = Category.SESSION, **detail: Any
     ) -> None:
-        """The journal and the log have it with the next save."""
+        """Note an entry: the next save writes it into the journal and the log."""
         self.unsaid.append(entry(self, kind, sentence, category, **detail))
 
     def note_dropped(self, order: str, why: str) -> None:
@@ -135,7 +136,7 @@ class Facts(session.Session):
 
     @property
     def at_rest(self) -> bool:
-        """True if it is well and nothing is to be done: its worker says when that changes."""
+        """True if the session is well and nothing is to be done; its worker tells of changes."""
         linked = self.link is not None and not self.instance.backend
         ordered = self.record.start_asked or self.record.restart_of == self.unit.run
         busy = self.wait.reason or self.repairing or ordered or self.asked != Asked()
@@ -182,13 +183,14 @@ class Settings:
     config: Config
     read_wall: float = field(default_factory=time.time)
     refused: bool = False
-    """The last reload failed: the file could not be read."""
+    """True if the last reload failed: the file could not be read."""
 
     def take(self, config: Config) -> None:
         self.config, self.read_wall, self.refused = config, time.time(), False
 
     def start_policy(self, *, remote: bool) -> admission.StartPolicy:
-        """A start on a backend begins no process here; the budget of logins is the machine's."""
+        """Return the limits of a start. One on a backend begins no process here, but takes from the
+        machine's budget of logins."""
         start = self.config.start
         parallel = REMOTE_STARTS if remote else start.parallel or 2 * (os.cpu_count() or 1)
         return replace(start, stagger=0.0 if remote else start.stagger, parallel=parallel)
@@ -200,7 +202,7 @@ class Settings:
         return 0 if wall == 0 or own == 0 else max(wall, int((own or 0) * BEHIND))
 
     def memory_limit(self, facts: Facts) -> int:
-        """Bytes, 0 = no limit: its own setting, else `[memory] instance`."""
+        """Bytes, 0 = no limit: the session's own setting, else `[memory] instance`."""
         if facts.instance.backend:
             return 0  # it has no process of its own here
         config, own, kind = self.config, _own_limit(facts), entry_of(facts.instance.engine)
@@ -225,7 +227,7 @@ SESSION_CIRCUIT_OPEN, SESSION_CIRCUIT_CLOSED = "session_circuit_open", "session_
 
 _TROUBLES = (SESSION_CIRCUIT_OPEN, "folder_newer", "snapshot_failed")
 _MEANT = frozenset({"stopped", "disabled", "masked", "waiting_for_scan", "qr_idle"})
-"""A session that is down for one of these is down on purpose, or shows a code."""
+"""Reasons of a session that is down on purpose, or shows a code."""
 
 
 def entry(

@@ -30,10 +30,10 @@ from agent.supervise.reach import Reaching
 # core's; this is its clock, its history and its wake-ups.
 
 STALE = 900.0
-"""A failure that was not seen again for so long proves nothing about others."""
+"""Seconds after which a failure that was not seen again proves nothing about others."""
 _BETWEEN = {"starting", "stopping", "not_running", "ping_failed", words.NO_PROOF, words.UNMEASURED}
 _BETWEEN |= WAIT_SENTENCES.keys()
-"""Between two tries: the failure before still counts for a while."""
+"""Reasons between two tries: the failure before still counts for a while."""
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -49,7 +49,7 @@ class Incidents:
     backends: Backends
     active: dict[str, admission.Incident] = field(init=False, default_factory=dict)
     _released: dict[str, float] = field(init=False, default_factory=dict)
-    """When the last incident of each group ended, in Unix time."""
+    """Group → Unix time of the end of its last incident."""
 
     @property
     def policy(self) -> admission.IncidentPolicy:
@@ -106,7 +106,7 @@ class Incidents:
         if incident.is_outage and code in reasons.REACHED_CODES:
             self.release(incident.group, f"WhatsApp answered its canary {facts.id} ({code})")
             return
-        # What the others met as well costs it no attempt.
+        # A failure that the others had as well costs the canary no attempt.
         if admission.common_code(code) == incident.code:
             rules = self.settings.config.reconnect
             facts.record = reconnect.uncounted(facts.record, rules, time.time())
@@ -161,7 +161,7 @@ class Incidents:
         return "" if lost or facts.ended_by.unpairs else incident.wait_reason
 
     def incident_of(self, facts: Facts) -> admission.Incident | None:
-        """The incident that goes on and has it as a member."""
+        """Return the open incident that has the session as a member."""
         incident = self.active.get(group_of(facts)) if self.active else None
         return incident if incident is not None and facts.id in incident.members else None
 
@@ -183,19 +183,20 @@ class Incidents:
         return any(it.verdict.state is ConnectionStatus.CONNECTED for it in self._beside(facts))
 
     def released_wall(self, facts: Facts) -> float:
-        """When its turn as a canary began or, without one, when its last incident ended."""
+        """Unix time of the begin of the session's turn as a canary, else of its last incident's
+        end."""
         incident = self.active.get(group_of(facts))
         if incident is not None and incident.canary == facts.id:
             return time.time() - (boot_now() - incident.turn_at)
         return self._released.get(group_of(facts), 0.0)
 
     def codes(self) -> dict[str, str]:
-        """For each group in use, the code of its incident; "" = none."""
+        """Return the code of each group's incident; "" = none."""
         none = dict.fromkeys(map(group_of, self.all_facts.values()), "")
         return none | {group: incident.code for group, incident in self.active.items()}
 
     def release_at_once(self, group: str) -> None:
-        """An operator's order: its members try now. Unknown groups raise NotFound."""
+        """End an incident by an operator's order: its members try now. NotFound: no such group."""
         if (incident := self.active.get(group)) is None:
             raise errors.NotFound(f"cannot release an incident of {group}: there is none")
         for facts in self._members(incident):
@@ -246,12 +247,12 @@ class Incidents:
         return [other for other in others if other is not facts and self._way_out(other) == way]
 
     def _way_out(self, facts: Facts) -> str | None:
-        """The way by which a session goes out; None = not known, so no other goes out the same."""
+        """Return the way by which a session goes out; None = not known, so no other has it."""
         return (self.backends if facts.instance.backend else self.reaching).way_out(facts)
 
 
 def is_well(verdict: HealthVerdict) -> bool:
-    """Connected, or it shows its code: its group counts it as recovered."""
+    """True if the session is connected or shows its code: its group counts it as recovered."""
     return verdict.healthy or verdict.state is ConnectionStatus.QR_REQUIRED
 
 
@@ -273,10 +274,10 @@ class Alone:
     leased, name = False, ""  # the name is the machine's in its fleet
 
     def attached(self, facts: Facts) -> None:
-        """The link to a session's worker is open."""
+        """Note that the link to a session's worker is open."""
 
     def holds(self, facts: Facts, plan: reconcile.Plan | None) -> Wait | None:
-        """Why the session must wait for its machine's lease."""
+        """Return why the session must wait for its machine's lease."""
         return None
 
     def has(self, id: str) -> bool:
@@ -284,24 +285,24 @@ class Alone:
         return False
 
     def may_make(self, id: InstanceId, doing: str) -> None:
-        """Refused if another machine has a session of that name."""
+        """Raise Refused if another machine has a session of that name."""
 
     async def made(self, id: InstanceId, doing: str) -> None:
-        """Before a new session is answered: refused if another machine was first."""
+        """Wait before a new session is answered; Refused if another machine was first."""
 
     async def kept(self, id: InstanceId) -> None:
-        """Before an order is answered: it outlives this machine, if others can have it soon."""
+        """Wait before an order is answered: it outlives this machine if others can have it soon."""
 
     def has_copy(self, id: InstanceId) -> bool:
         """True if another machine has the newest files of this session, and brings them."""
         return False
 
     async def others(self) -> Mapping[str, Any]:
-        """Sessions of other machines as these show them, in JSON."""
+        """Return sessions of other machines as these show them, in JSON."""
         return {}
 
     async def close(self, *, leave: bool) -> None:
-        """The agent ends; its workers have ended, unless `leave`."""
+        """End with the agent; its workers have ended, unless `leave`."""
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -343,7 +344,7 @@ class Gate:
         return held or self._turn(facts, plan) or self._circuit(facts)
 
     def away(self, facts: Facts) -> str:
-        """The reason while its backend or its address is not there; "" = both are."""
+        """Return the reason while the session's backend or address is away; "" = both are there."""
         return self.backends.wait_reason(facts) or self.reaching.wait_reason(facts)
 
     def failed(self, facts: Facts, code: str) -> None:
@@ -355,19 +356,19 @@ class Gate:
         self.incidents.succeeded(facts)
 
     def note_wait(self, facts: Facts) -> None:
-        """So that an order's answer says at once that the start has to wait."""
+        """Note the wait, so that an order's answer says at once that the start has to wait."""
         if not facts.wait.reason:
             facts.wait = self.ask(facts) or Wait()
 
     def note_look(self, facts: Facts) -> None:
-        """The worker was looked at: while it runs it has its room."""
+        """Note a look at the worker: while the worker runs it has its room."""
         if facts.unit.runs:
             self.promise(facts)
         else:
             self._promised.pop(facts.id, None)
 
     def note_claim(self, facts: Facts) -> None:
-        """A claim may show that the heavy part of its start is over."""
+        """Note a claim: it may show that the heavy part of the session's start is over."""
         if facts.claim is not None and facts.claim.is_light:
             self.queues.free_place(facts.id)
         if facts.claim is not None and facts.claim.claim.reason == words.NOT_TOLD:
@@ -384,7 +385,7 @@ class Gate:
         self.incidents.pass_turn(id)
 
     def _others(self, facts: Facts) -> Wait | None:
-        """The server, the address, the incident that hold it."""
+        """Ask the server, the address and the incident, which may hold the session."""
         if not (reason := self.away(facts) or self.incidents.wait_reason(facts)):
             return None
         numbers = ""
@@ -395,7 +396,7 @@ class Gate:
         return Wait(reason, numbers, boot_now() + admission.ASK_AGAIN)
 
     def _room(self, facts: Facts) -> Wait | None:
-        """A worker that runs keeps its room, and one that was promised room has it."""
+        """Ask for room. A worker that runs keeps its room; one that was promised room has it."""
         runs = facts.unit.runs or facts.id in self._promised
         if runs or facts.instance.backend or not facts.should_run:
             return None
@@ -425,7 +426,7 @@ class Gate:
         return None
 
     def _circuit(self, facts: Facts) -> Wait | None:
-        """A half-open circuit of its server lets one session begin."""
+        """Ask the circuit of the session's server: a half-open one lets one session begin."""
         if self.backends.may_begin(facts):
             return None
         self.queues.try_ended(facts.id)  # it got its turn and cannot use it

@@ -44,7 +44,7 @@ async def observe(means: Means, facts: Facts) -> None:
     if facts.link is not None and now >= facts.next_probe:
         await probe(means, facts, deep=now >= facts.next_deep)
     if facts.instance.backend:
-        # Its server has its files; what its worker says of them is a claim.
+        # The session's server has the files; what it says of them is a claim.
         facts.folder.files = SessionFiles.WHOLE if facts.record.paired else SessionFiles.UNPAIRED
     elif facts.unit.runs:
         facts.folder.back, facts.folder.disk_problem = False, ""  # it is never stopped for it

@@ -121,14 +121,14 @@ class Orders:
         return await self.intend(facts, "operator", "an operator asked for a restart")
 
     async def mark_passkey(self, id: InstanceId, needed: bool) -> Session:
-        """Note whether its account needs a passkey to link a device."""
+        """Note whether the session's account needs a passkey to link a device."""
         facts = self.registry.get(id)
         facts.record = replace(facts.record, needs_passkey=needed)
         word = "needs a passkey to link" if needed else "needs no passkey to link"
         return await self.intend(facts, "operator", f"an operator noted: its account {word}")
 
     async def logout(self, id: InstanceId, **word: Any) -> Session:
-        """`word`: a person's, as `must_be_confirmed` takes it."""
+        """End the pairing. `word`: a person's, as `must_be_confirmed` takes it."""
         facts = self.registry.get(id)
         if facts.no_pairing_to_lose:
             why = "it is not paired, there is no pairing to end; to pair it:"
@@ -185,7 +185,7 @@ class Orders:
                 identity = await asyncio.to_thread(read_identity, self.registry.root / id)
                 instance = identity.instance
                 if not (self.registry.root / id / restore.MESSAGES).exists():
-                    # Its messages went on with what replaced it, and so did its readers' places.
+                    # Messages and readers' places went on with the session that replaced this one.
                     instance = replace(instance, created_wall=time.time())
                 # Restored by an operator: a former stop or logout in its record is dropped. A ban
                 # stays, and a pairing that WhatsApp no longer knows stays ended.
@@ -209,11 +209,11 @@ GRACE = 0.2
 """Seconds for work that ends at the deadline by itself to say how far it came."""
 
 _working: set[asyncio.Task[Any]] = set()
-"""The loop itself keeps no task that nothing waits for."""
+"""Tasks that go on without their callers: the loop keeps no task that nothing waits for."""
 
 
 async def in_time(work: Coroutine[Any, Any, T], deadline: float) -> T | None:
-    """None: it goes on without its caller. `deadline` is of time.monotonic()."""
+    """Return the result; None: `work` goes on alone. `deadline` is of time.monotonic()."""
     task = asyncio.create_task(work, name="asked for")
     _working.add(task)
     task.add_done_callback(_over)
@@ -249,14 +249,14 @@ class SetUp:
     created: bool
     result: Answer
     qr: base.Qr | None
-    """None: it is connected, or `goes_on`."""
+    """The code to scan; None: the session is connected, or `goes_on`."""
     goes_on: bool = False
-    """The time to wait is over, and the agent goes on."""
+    """True if the time to wait is over, and the agent goes on."""
 
 
 @dataclass(slots=True, eq=False, repr=False)
 class Repairs:
-    """Unknown ids raise NotFound."""
+    """Requests for repairs; unknown ids raise NotFound."""
 
     means: Means
     orders: Orders
@@ -342,7 +342,7 @@ class Repairs:
         if (reason := facts.ended_by).unpairs:
             raise Refused(f"cannot reconnect {id}: {reason.in_full(id)}", code="never_reconnects")
         connected = facts.record.status is ConnectionStatus.CONNECTED
-        # Its worker or its server reconnects a connected session.
+        # The worker or the server reconnects a connected session.
         again = facts.unit.run if connected and facts.unit.runs else facts.record.restart_of
         facts.forgive(restart_of=again, start_asked=True, past_looks=True)
         facts.asked.try_at_once = True
@@ -356,7 +356,7 @@ class Repairs:
         await self.orders.intend(facts, "operator", closed, Category.RECONNECT)
 
     async def pause(self) -> None:
-        """Between two looks. TryLater when the agent stops."""
+        """Wait between two looks. TryLater when the agent stops."""
         if self.means.registry.stopping:
             raise TryLater("the agent stops; ask again after its start", code="stopping")
         await asyncio.sleep(POLL)
@@ -412,20 +412,20 @@ class Repairs:
 
 
 def _is_over(facts: Facts, asked: Repair) -> bool:
-    """True also where the next one has begun already."""
+    """True if the repair has ended, also if the next one has begun already."""
     now = facts.repairing
     return facts.gone or now is None or now.started_wall != asked.started_wall
 
 
 def _answer(goal: Goal, facts: Facts, *, over: bool) -> Answer:
-    """TryLater where the repair cannot reach what was asked for."""
+    """Return the answer; TryLater if the repair cannot reach what was asked for."""
     last, verdict = facts.repair, facts.verdict
     assert last is not None
     if not over:
         _refuse_away(facts)
     ending, answer = last.ending if over else GOES_ON, last.answer
     if goal is Goal.WORKING_QR and (kept := facts.kept) is not None:
-        # Its repair keeps the pairing, and has ended or cannot help now.
+        # The repair keeps the pairing, and has ended or cannot help now.
         if not over and _is_kept_away(facts):
             goes_on = "The agent goes on with the steps that keep it"
             words = f"cannot heal {facts.id} now: {kept.sentence}. {goes_on}"
@@ -450,7 +450,7 @@ def _refuse_away(facts: Facts) -> None:
 
 
 def _is_kept_away(facts: Facts) -> bool:
-    """WhatsApp is not reached, so no step of its repair can help it, and its pairing is kept."""
+    """True if WhatsApp is away: no step of the repair can help, and the pairing is kept."""
     return facts.kept is not None and facts.kept.code == pairing.WHATSAPP_AWAY
 
 

@@ -63,13 +63,13 @@ class Loop:
     parallel: int = 256
     lane_parallel: int = 64
     _running: dict[InstanceId, str] = field(init=False, default_factory=dict)
-    """The lane of each pass under way."""
+    """Session with a pass under way → the lane of that pass."""
     _due: dict[InstanceId, float] = field(init=False, default_factory=dict)
     _heap: list[tuple[float, InstanceId]] = field(init=False, default_factory=list)
     _sleeps_until: float = field(init=False, default=0.0)
     _stopping: bool = field(init=False, default=False)
     _full_since: float | None = field(init=False, default=None)
-    """Since then all places are taken, a pass waits for a place, and none has ended."""
+    """Boot time since which all places are taken, a pass waits for one, and none has ended."""
     turned_at: float = field(init=False, default_factory=boot_now)
     passes: int = field(init=False, default=0)
     pass_seconds: float = field(init=False, default=0.0)
@@ -111,7 +111,7 @@ class Loop:
                 group.create_task(self._one_pass(instance), name=f"pass {instance}")
 
     async def _sleep(self, now: float) -> None:
-        """Until an instance is woken or the nearest is due; at most TURN."""
+        """Sleep until an instance is woken or the nearest is due; at most TURN."""
         self._sleeps_until = min([now + TURN, *(at for at, _ in self._heap[:1])])
         rung, delay = self.wakes.rung, self._sleeps_until - now
         timer = asyncio.get_running_loop().call_later(delay, rung.set)
@@ -239,7 +239,7 @@ def _next_look(facts: Facts, verdict: HealthVerdict, policy: HealthPolicy) -> fl
 
 
 async def _decide(means: Means, facts: Facts, verdict: HealthVerdict, policy: HealthPolicy) -> Next:
-    """Orders first, then the repair, then wanted against actual state."""
+    """Return the plan: orders first, then the repair, then wanted against actual state."""
     again = _next_look(facts, verdict, policy)
     only_copy = holds_the_only_copy(facts)
     plan = None if only_copy else _plan_asked(means.gate, facts, verdict)
@@ -323,7 +323,7 @@ async def carry_through(means: Means, facts: Facts, plan: Plan) -> Outcome:
 
 
 def _count_try(rules: reconnect.ReconnectPolicy, facts: Facts, plan: Plan) -> str:
-    """Count the attempt; its number in a phrase for people."""
+    """Count the attempt; return its number in a phrase for people."""
     facts.asked.try_at_once = False
     if plan.ordered:
         facts.counters.count("restarts", "operator")
@@ -344,7 +344,7 @@ def _count_try(rules: reconnect.ReconnectPolicy, facts: Facts, plan: Plan) -> st
 
 
 def note_circuit(facts: Facts, before: SessionRecord, policy: breaker.BreakerPolicy) -> None:
-    """Note where its circuit opened or closed since `before`; a failed trial is not noted."""
+    """Note that the session's circuit opened or closed since `before`; not a failed trial."""
     was, now = before.breaker, facts.record.breaker
     if was.opened_at is None and now.opened_at is not None:
         last = facts.action.refusal or reasons.reason_of(facts.record.reason or "unknown").title

@@ -42,7 +42,7 @@ from agent.supervise.facts import Facts, Notes
 
 LONGEST_FILE = 64
 LONGEST_HEADER = 1 << 18
-"""Bytes. A site that tells browsers what they may load has headers of many kilobytes."""
+"""Bytes of a header. A site that tells browsers what they may load has many kilobytes."""
 MOST_AT_ONCE = 8
 MOST_ADDRESSES = 4
 SOCKS_PORT = 1080
@@ -51,7 +51,7 @@ _asked = threading.BoundedSemaphore(MOST_AT_ONCE)
 
 
 async def look(address: Address, within: float) -> str:
-    """Why it cannot be reached; "" when it can."""
+    """Look at an address; return why it cannot be reached; "" = it can."""
     if address.url.startswith("file:"):
         return await asyncio.to_thread(_look_at_file, unquote(urlsplit(address.url).path))
     try:
@@ -102,7 +102,7 @@ _CAUSES = {
 
 
 def cause_of(error: Exception) -> str:
-    """Why a request got no answer; the library's own text may hold the whole URL."""
+    """Return why a request got no answer; the library's own text may hold the whole URL."""
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         refused = error.certificate_error
         return f"its certificate is refused: {getattr(refused, 'verify_message', refused)}"
@@ -127,7 +127,7 @@ def _look_at_file(path: str) -> str:
 
 
 class Resolver(AbstractResolver):
-    """Names by `resolve`, for a client of aiohttp."""
+    """Resolves names by `resolve`, for a client of aiohttp."""
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
@@ -168,11 +168,11 @@ async def resolve(host: str, port: int) -> list[str]:
 LOOK_EVERY, LOOK_TIMEOUT = 2.0, 3.0
 """Seconds from one look that failed to the next; what one may take."""
 FRESH = 5.0
-"""For how long a good look, or a connection, stays valid."""
+"""Seconds for which a good look, or a connection, stays valid."""
 FIRST_TRY, NEXT_TRY = 300.0, 3.0
-"""After so long one session tries although the looks fail; how much longer each pause is."""
+"""Seconds after which one session tries although the looks fail; factor of each next pause."""
 UNSEEN_FIRST, UNSEEN_LONGEST = 5.0, 60.0
-"""Pauses between two such tries where no look was good yet: looks may not work here at all."""
+"""Seconds between two such tries if no look was good yet: looks may not work here at all."""
 LOOKS_APART, ASK_AGAIN = 1.0, 5.0
 """Seconds in which many that lose their connection share one look; after which a session that
 waits asks by itself, if it is not woken."""
@@ -190,18 +190,19 @@ class Reach:
     looking: asyncio.Task[None] | None = None
     looked_at: float = float("-inf")
     well_at: float | None = None
-    """When a look or a connection last showed that it can be reached."""
+    """Boot time at which a look or a connection last showed that the address can be reached."""
     away_since: float | None = None
-    """Since when the looks fail; None = they do not."""
+    """Boot time since which the looks fail; None = they do not."""
     cause: str = ""
     back_at: float | None = None
-    """When it could last be reached again."""
+    """Boot time at which the address could last be reached again."""
     seen: bool = False
-    """A look was good once: looks work here."""
+    """True if a look was good once: looks work here."""
     looks_ignored: bool = False
-    """A session connected although the looks failed: looks are ignored until one is good."""
+    """True if a session connected although the looks failed: looks are ignored until one is
+    good."""
     tries: int = 0
-    """Tries in spite of failed looks, since it is away."""
+    """Tries in spite of failed looks since the address is away."""
     tried_at: float = 0.0
 
     @property
@@ -214,7 +215,7 @@ class Reach:
 
     @property
     def next_moment(self) -> float:
-        """While it is away: no session tries before, unless its state changes."""
+        """Boot time before which no session tries, while the address stays away."""
         if self.away_since is None or self.looks_ignored:
             return 0.0
         begun = self.tried_at if self.tries else self.away_since
@@ -224,12 +225,12 @@ class Reach:
         return begun + (pause if self.tries else 0.0)
 
     def is_known(self, now: float) -> bool:
-        """A session need not look before it tries."""
+        """True if a session need not look before it tries."""
         fresh = self.well_at is not None and 0 <= now - self.well_at <= FRESH
         return fresh or self.away_since is not None or self.address is NOWHERE
 
     def look_was_good(self, now: float) -> None:
-        """Waiting sessions may try at once."""
+        """Take in a good look: waiting sessions may try at once."""
         if self.away_since is not None:
             self.back_at = now
         self.well_at, self.away_since, self.cause = now, None, ""
@@ -240,14 +241,14 @@ class Reach:
         self.cause = cause
 
     def connected(self, now: float) -> None:
-        """A session that needs it is connected."""
+        """Note that a session that needs the address is connected."""
         self.well_at = now
         if self.away_since is not None:
             # The looks fail and the sessions connect: looks from here cannot see this address.
             self.looks_ignored, self.back_at, self.tries = True, now, 0
 
     def failed(self, code: str, now: float) -> None:
-        """A session lost its connection, or a try of the agent failed."""
+        """Note that a session lost its connection, or that a try of the agent failed."""
         if code in REACHED_CODES:
             self.connected(now)
         elif code in NETWORK_CODES and not self.away:
@@ -263,12 +264,12 @@ class Reaching:
     notes: Notes
     _all: dict[Address, Reach] = field(init=False, default_factory=dict)
     _of: dict[InstanceId, tuple[object, Reach]] = field(init=False, default_factory=dict)
-    """By instance: the settings that this was found from, and what it needs."""
+    """Instance → the settings by which its address was found, and that address."""
     _places: asyncio.Semaphore = field(init=False, default_factory=partial(asyncio.Semaphore, 32))
-    """Looks at once."""
+    """Places for looks at the same time."""
 
     def wait_reason(self, facts: Facts) -> str:
-        """The wait reason while its address is away; "" while it can be reached, or is unknown."""
+        """Return the wait reason while the address is away; "" = it is reached, or unknown."""
         reach = self.of(facts)
         if facts.record.past_looks or not reach.away:
             return ""
@@ -276,12 +277,13 @@ class Reaching:
         return UNREACHABLE if boot_now() < reach.next_moment else ""
 
     def way_out(self, facts: Facts) -> str:
-        """The session's server and proxy, to be compared and not shown: it may hold a password."""
+        """Return server and proxy of the session, to compare, not to show: they may hold a
+        password."""
         url, proxy = self.of(facts).address
         return "" if not url or url.startswith("file:") else f"{url} {proxy}"
 
     def ask(self, facts: Facts, now: float) -> float | None:
-        """None: it may try now. A time: ask again then, or when it is woken."""
+        """None: the session may try now. A boot time: ask again then, or when it is woken."""
         reach = self.of(facts)
         if facts.record.past_looks:
             return None
@@ -306,7 +308,7 @@ class Reaching:
             self._begin_look(reach)
 
     def failed(self, facts: Facts, code: str) -> None:
-        """The session's connection was lost, or a try failed; its record has counted that."""
+        """Note a lost connection of the session, or a failed try; its record has counted that."""
         self.of(facts).failed(code, boot_now())
         if code in NETWORK_CODES:
             # Look before its own delay is over: an address that is away costs no attempt.
@@ -394,6 +396,6 @@ class Reaching:
 
 
 def _wants(facts: Facts) -> bool:
-    """True if it should run, is not connected, and may try by itself."""
+    """True if the session should run, is not connected, and may try by itself."""
     over = facts.gone or facts.status == "CONNECTED" or facts.ended_by.hopeless
     return facts.should_run and not over

@@ -36,13 +36,13 @@ class Means:
     gate: Gate
     settings: Settings
     first_probe: float
-    """No worker is probed before this moment of the agent's life."""
+    """Boot time before which no worker is probed."""
     operators_act_past_us: bool = False
     """True where `systemctl` can start and stop workers without the agent."""
 
 
 def judge_keys(facts: Facts, policy: crypto.CryptoPolicy, now: float) -> crypto.CryptoState:
-    """The session's crypto errors judged, where its engine counts messages."""
+    """Judge the session's crypto errors, if its engine counts messages."""
     return crypto.judge_crypto(facts.crypto, policy, now, counts_messages=facts.counts_messages)
 
 
@@ -56,7 +56,7 @@ def failing_peers(facts: Facts, policy: crypto.CryptoPolicy) -> tuple[str, ...]:
 ERROR_WINDOW = 300.0
 LEAST_OPERATIONS = 20
 MOST_LINES = 20
-"""About crypto errors of one session in a minute: the rest is counted only."""
+"""Log lines about crypto errors of one session in a minute: the rest is counted only."""
 
 _PASSED_ON = ("direction", "type", "id", "ack")
 
@@ -138,7 +138,7 @@ def _watch_hour(facts: Facts) -> None:
 
 
 def _note_readable(settings: Settings, facts: Facts, detail: Mapping[str, Any], now: float) -> None:
-    """A message that was read proves that the keys of its sender fit again."""
+    """Note a message that was read: it proves that the keys of its sender fit again."""
     policy, group = settings.config.crypto, _text(detail.get("group"))
     peers = _text(detail.get("peer")), _text(detail.get("alias"))
     facts.crypto = crypto.note_message(facts.crypto, policy, now, peers=peers, group=group)
@@ -182,7 +182,7 @@ def _text(value: object) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Drop:
-    """The reason code of what ended, a key that is new for each ending, and a ban's end."""
+    """A drop: its reason code, a key that is new for each drop, and the end of a ban."""
 
     code: str
     key: tuple[str, str, float]
@@ -267,7 +267,7 @@ def _note_drop(gate: Gate, facts: Facts, verdict: HealthVerdict) -> None:
 
 
 def _note_status(gate: Gate, facts: Facts, before: SessionRecord, verdict: HealthVerdict) -> None:
-    """`before`: the record before this pass, drops not yet counted."""
+    """Note a new status. `before`: the record before this pass, drops not yet counted."""
     now_wall, since = facts.at_wall, before.status_since_wall
     if verdict.state is before.status:
         if facts.record is not before:  # a drop was counted; the status stays what it was
@@ -346,7 +346,7 @@ def _note_pairing(facts: Facts) -> None:
 
 
 def _note_passkey(facts: Facts) -> None:
-    """WhatsApp asked for a passkey: the record says so until an operator clears it."""
+    """Note that WhatsApp asked for a passkey: the record says so until an operator clears it."""
     claim, known = facts.claim.claim if facts.claim else None, facts.passkey_asked
     facts.passkey_asked = claim is not None and claim.reason == PASSKEY_REQUIRED
     if facts.passkey_asked and not known and not facts.record.needs_passkey:

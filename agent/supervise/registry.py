@@ -38,7 +38,7 @@ def identity_of(facts: Facts) -> identity.Identity:
 
 
 def is_written(facts: Facts) -> bool:
-    """True if its identity file says what the agent knows."""
+    """True if the session's identity file says what the agent knows."""
     written, wanted = facts.saved.identity, identity_of(facts)
     if written is None:
         return False
@@ -72,23 +72,23 @@ class Registry:
     gate: Gate
     root: Path
     facts: dict[InstanceId, Facts] = field(default_factory=dict)
-    """Filled here; other parts may hold it already."""
+    """All sessions. The registry fills the dict, which other parts may hold already."""
     boot: str = ""
     kept_more: Callable[[InstanceId], None] = field(init=False)
     """Hears that a worker kept more messages, or was connected and may have. The reader of messages
     sets both."""
     forgotten: Callable[[InstanceId], None] = field(init=False)
-    """Hears that a session was deleted."""
+    """Called when a session was deleted."""
     _locks: WeakValueDictionary[tuple[str, str], asyncio.Lock] = field(
         init=False, default_factory=WeakValueDictionary
     )
     """By device, as two copies are compared one after the other; by the name that is made, and of
     the identity file that is written."""
     stopping: bool = field(init=False, default=False)
-    """The agent stops: callers that wait are answered, so that they delay no stop."""
+    """True while the agent stops: callers that wait are answered, so that they delay no stop."""
     statistics: RepairStatistics = field(init=False, default_factory=RepairStatistics)
     _look: "asyncio.Task[dict[InstanceId, dict[str, int]]] | None" = field(init=False, default=None)
-    """At the folders of `_looked_at`; it begins with the loop's next turn."""
+    """The look at the folders of `_looked_at`; it begins with the loop's next turn."""
     _looked_at: list[InstanceId] = field(init=False, default_factory=list)
 
     @property
@@ -133,7 +133,7 @@ class Registry:
             await self.gate.fleet.made(id, doing)
 
     async def create(self, instance: Instance, sentence: str) -> Facts:
-        """Lay out its folder, then write its row: a crash in between leaves an empty folder."""
+        """Lay out the folder, then write the row: a crash in between leaves an empty folder."""
         if instance.adopted and words.ADOPTED not in instance.settings:
             # It has a name of its own on its server, and was not adopted: it is to be made.
             instance = replace(instance, settings={**instance.settings, words.ADOPTED: False})
@@ -149,7 +149,7 @@ class Registry:
                     with log.going_on():  # a full disk refuses that as well
                         await asyncio.to_thread(folders.retire, self.root, instance.id, "deleted")
                     (self.root / instance.id / instance_file.NAME).unlink(missing_ok=True)
-                # What is empty goes, too: it would hold the name.
+                # Empty folders go, too: they would hold the name.
                 for empty in (self.root / instance.id / SESSION, self.root / instance.id):
                     with suppress(OSError):
                         empty.rmdir()
@@ -172,7 +172,7 @@ class Registry:
                 facts.asked.restart_for = "agent.toml has another [[program]] for it"
 
     def _of_rooms(self, instance: Instance) -> Mapping[str, Any]:
-        """The settings of each room's part in its worker, by the room's name."""
+        """Return room → the settings of its part in the instance's worker."""
         config = self.settings.config
         own = {**worker_settings(config), **declared_for(config, instance)}
         return {} if instance.backend else own
@@ -202,7 +202,7 @@ class Registry:
         return shown
 
     def present(self, id: InstanceId) -> session.Session:
-        """The session itself, brought up to date; read it at once."""
+        """Return the session itself, brought up to date; read it at once."""
         facts, settings = self.get(id), self.settings
         facts.at, facts.at_wall = clock.boot_now(), time.time()
         breaker, rules = facts.record.breaker, settings.config.reconnect.breaker
@@ -258,7 +258,7 @@ class Registry:
             yield
 
     async def hold_copies(self, ids: Iterable[InstanceId]) -> None:
-        """At the agent's start, of sessions that are one device the first one may run."""
+        """At the agent's start hold sessions of one device, but for the first one."""
         paired = [facts for facts in map(self.get, ids) if facts.should_run and facts.record.paired]
         accounts = [facts.record.account for facts in paired]
         for facts in reversed(paired):
@@ -272,7 +272,7 @@ class Registry:
         order. Without the lock of `alone`: its holders wait for passes, and a pass asks this."""
         linked = await asyncio.to_thread(read_linked, self.root, facts.id, facts.instance.engine)
         twin = await self._twin_of(facts.id, linked, running=True) if linked.device else None
-        # Of two that ask at once the second finds the first one held.
+        # If two sessions ask at once, the second finds the first one held.
         if twin and (other := self.get(twin)).should_run and not other.held:
             refused = _same_device(f"enable {facts.id}", twin, "disable")
             facts.held = str(refused)
@@ -327,7 +327,7 @@ class Registry:
         facts.saved.instance, facts.saved.record = instance, record
 
     async def save_all(self, *, closing: bool) -> None:
-        """Every record in one commit. `closing`: the agent itself ends the workers."""
+        """Save every record in one commit. `closing`: the agent itself ends the workers."""
         for facts in self.facts.values():
             if closing and not facts.instance.backend:
                 # A worker found stopped in this same boot was stopped by an operator, unless the

@@ -34,11 +34,11 @@ Statuses = dict[InstanceId, UnitStatus]
 
 LOOK_EVERY = 1.0
 ATTACHED_WITHIN, ATTACH_AGAIN = 20.0, 0.05
-"""Seconds until a pack that began must answer."""
+"""Seconds until a pack that began must answer, and between two tries to attach."""
 TAKE_OVER = 5.0
 """Seconds that a start of the agent waits for packs that run already."""
 HOLD_WITHIN, RELEASE_WITHIN = 70.0, 90.0
-"""Seconds; the pack breaks a member off sooner."""
+"""Seconds for a pack to hold a member and to release one; the pack breaks one off sooner."""
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -49,13 +49,13 @@ class Pack:
     unit: UnitStatus = UNIT_ABSENT
     link: Link | None = None
     members: Statuses = field(default_factory=dict)
-    """As its worker told last."""
+    """Members as the pack's worker told them last."""
     stale: bool = True
     """True if a member may have changed: the worker is asked for its members."""
     acting: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def look(self) -> None:
-        """Read its unit; attach to a worker that runs; read what it holds."""
+        """Read the pack's unit; attach to a worker that runs; read its members."""
         before, self.unit = self.unit, await self.host.status(self.name)
         changed = (before.run, before.state) != (self.unit.run, self.unit.state)
         if self.unit.state is not UnitState.ACTIVE and changed:
@@ -72,7 +72,7 @@ class Pack:
                 await self.call("members", 10.0)
 
     async def call(self, do: str, within: float, **args: Any) -> None:
-        """Each answer names all its members."""
+        """Call the pack's worker; each answer names all its members."""
         if self.link is None:
             raise HostError(f"cannot {do}: the worker of pack {self.name} does not answer")
         self.stale = False
@@ -161,7 +161,7 @@ class Seats:
         return pack.members.get(facts.id, UNIT_ABSENT)
 
     async def start(self, facts: Facts) -> None:
-        """HostError where it does not come up. A worker that runs stays where it is."""
+        """Start a session; HostError if it does not come up. A running worker stays where it is."""
         if facts.instance.backend:
             if not await self._gate.backends.needed(facts).start(facts.id):
                 self._gate.queues.no_login()  # the server had it connected already
@@ -196,7 +196,7 @@ class Seats:
             await self._host.restart(facts.id)
 
     async def reset_failed(self, facts: Facts) -> None:
-        """A pack forgets how a member failed where it holds it again."""
+        """Forget that a session failed; a pack forgets it when it holds the member again."""
         if (pack := self.packs.get(facts.pack)) is not None:
             if not pack.members.get(facts.id, UNIT_ABSENT).runs:
                 pack.members[facts.id] = UNIT_ABSENT
@@ -204,7 +204,8 @@ class Seats:
             await self._host.reset_failed(facts.id)
 
     def limit_memory(self, facts: Facts) -> None:
-        """A member of a pack has none: the pack ends a Node that uses too much."""
+        """Limit a worker's memory. A pack's member has no limit: the pack ends a Node that uses too
+        much."""
         if not (facts.instance.backend or facts.pack):
             self._host.limit_memory(facts.id, self._gate.settings.killed_above(facts))
 
@@ -219,7 +220,7 @@ class Seats:
         return pack.host.link_path(pack.name).with_name("members") / facts.id / "link.sock"
 
     def log_path(self, id: InstanceId) -> Path | None:
-        """In a pack's, each line names its session."""
+        """Return the log's path; in a pack's log each line names its session."""
         if (facts := self._facts.get(id)) is None or not facts.pack:
             return self._host.log_path(id)
         pack = self.packs.get(facts.pack)
@@ -255,7 +256,7 @@ class Seats:
                     await self._look_after(pack)
 
     async def close(self, *, leave_workers: bool) -> None:
-        """After the sessions."""
+        """Close the packs, after the sessions."""
         if (host := self._host_of_packs) is None:
             return
         if not leave_workers:
@@ -295,7 +296,7 @@ class Seats:
                 if pack.unit.state is UnitState.FAILED:
                     await pack.host.reset_failed(name)
                 if not pack.unit.runs:
-                    # What it held in an earlier life of the machine is not begun unasked.
+                    # Members that a pack held before the machine's boot must not begin unasked.
                     members = pack.host.link_path(name).with_name("members")
                     shutil.rmtree(members, ignore_errors=True)
                     await pack.host.start(name)
@@ -313,6 +314,6 @@ class Seats:
         return self.packs.setdefault(name, Pack(name, self._host_of_packs, self._gate.wake))
 
     def _holds(self, pack: Pack, id: InstanceId) -> bool:
-        """False: that member was deleted, or has another seat by now."""
+        """True if the pack holds a member; False: it was deleted, or has another seat by now."""
         facts = self._facts.get(id)
         return facts is not None and facts.pack == pack.name

@@ -74,12 +74,12 @@ class Snapshots:
                 given_up = True
 
     async def snapshots(self, id: InstanceId) -> list[copies.Snapshot]:
-        """Newest first, the unusable ones too."""
+        """Return a session's snapshots, newest first, the unusable ones too."""
         self.registry.get(id)
         return await asyncio.to_thread(copies.list_snapshots, self.root, id)
 
     async def back_up(self, facts: Facts, why: str) -> str:
-        """Before a destructive step: copy the files as they are, whole or not; the copy's name."""
+        """Copy the files as they are, whole or not, before a destructive step; return the name."""
         try:
             return (await self.snapshot(facts.id, why, backup=True)).name
         except WaError as error:
@@ -143,7 +143,7 @@ class Snapshots:
         return True
 
     async def restore(self, id: InstanceId, name: str, *, force: bool) -> restoring.Restored:
-        """Stop it, set its session aside, put the snapshot in its place; it starts as wanted."""
+        """Stop the worker, set its session aside, put back the snapshot. A pass starts it again."""
         facts = self.registry.get(id)
         snapshot = await asyncio.to_thread(copies.find_snapshot, self.root, id, name)
         linked = await asyncio.to_thread(copies.linked_of, self.root, snapshot)
@@ -169,7 +169,7 @@ class Snapshots:
 
     @asynccontextmanager
     async def ending(self, facts: Facts) -> AsyncIterator[None]:
-        """Around what ends a pairing: no copy of it is put back but by a person, none is made."""
+        """While a pairing ends: only a person puts a copy of it back, and none is made."""
         async with self.locks[facts.id]:
             await asyncio.to_thread(copies.end_copies, self.root, facts.id)
             facts.last_snapshot_wall = None
@@ -180,7 +180,7 @@ class Snapshots:
             await asyncio.to_thread(restoring.must_have_room, self.root, newest)
 
     async def restore_newest(self, facts: Facts) -> str:
-        """Restore the newest good snapshot that can be read; its worker does not run."""
+        """Restore the newest good snapshot that can be read; the session's worker does not run."""
         async with self.locks[facts.id]:
             unreadable: VaultError | None = None
             for snapshot in await asyncio.to_thread(copies.list_snapshots, self.root, facts.id):

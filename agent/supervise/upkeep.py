@@ -52,8 +52,8 @@ def performance_line(view: Session) -> str:
     return " ".join(f"{name}={value}" for name, value in figures.items())
 
 
-# What an agent learned and the next should know: statistics, usual message rates. Written each hour
-# and at the stop; a kill loses an hour of counting.
+# Statistics and usual message rates that the next agent goes on with. The agent writes them each
+# hour and at the stop; a kill loses an hour of counting.
 
 LEARNED = "learned"
 """The row in the database."""
@@ -66,7 +66,7 @@ class Statistics(msgspec.Struct, frozen=True):
 
 @dataclass(slots=True, eq=False, repr=False)
 class Upkeep:
-    """Each loop is a task of the agent's."""
+    """Does what is done on a clock; each loop is a task of the agent's."""
 
     registry: Registry
 
@@ -87,7 +87,7 @@ class Upkeep:
             facts.inbound = inbound if inbound and len(inbound.rates) == HOURS else facts.inbound
 
     async def keep(self) -> None:
-        """Never raises: its loss is not worth a failed stop."""
+        """Keep the statistics. Never raises: their loss is not worth a failed stop."""
         all_facts = list(self.registry.facts.values())
         inbound = {each.id: each.inbound for each in all_facts if each.inbound != Inbound()}
         kept = msgspec.json.encode(Statistics(self.registry.statistics, inbound))
@@ -115,7 +115,7 @@ class Upkeep:
             now = boot_now()
 
     async def check_database(self) -> None:
-        """The full check, which each start makes too, and a verified copy, once a day."""
+        """Once a day make the full check, which each start makes too, and a verified copy."""
         await asyncio.sleep(FIRST_COPY)
         while True:
             problem = await self.registry.store.check()
@@ -129,7 +129,7 @@ class Upkeep:
             await asyncio.sleep(CHECK_EVERY)
 
     async def report_keys(self) -> None:
-        """A line with what became of failing keys since the last one. The passes repair them."""
+        """Log what became of failing keys since the last such line. The passes repair them."""
         before = replace(self.registry.statistics)
         while True:
             await asyncio.sleep(self.registry.settings.config.crypto.round)
@@ -160,7 +160,7 @@ LONGEST_PASS = 180.0
 """Seconds: a start or a stop with a long save takes its time, and many may do so at once."""
 
 UNASKED = 32.0
-"""The time within which a manager wants a ping, where none says it."""
+"""Seconds within which a manager wants a ping, if none names its own time."""
 BEAT_EVERY, WITHIN = 60.0, aiohttp.ClientTimeout(total=10.0)
 
 
@@ -187,7 +187,7 @@ class Watchdog:
             await asyncio.sleep(until_next(interval / 2))
 
     async def beat(self) -> None:
-        """A GET each minute while passes complete in time. Its address is a secret."""
+        """Send a GET each minute while passes complete in time. The address is a secret."""
         failed = False
         while True:
             await asyncio.sleep(BEAT_EVERY)
@@ -203,7 +203,7 @@ class Watchdog:
             failed = bool(cause)
 
     async def _what_is_late(self, limit: float) -> str | None:
-        """A no-op round through the loop and the database; the part that did not answer, if any."""
+        """Make a round through loop and database; return the part that did not answer, if any."""
         turned = boot_now() - self._loop.turned_at
         if turned > max(limit, 2 * passes.TURN):
             return f"the loop of passes has not turned for {turned:.0f} s"
@@ -224,7 +224,7 @@ FRESH = 5.0
 WATCHED = 15.0
 """Seconds between two looks while a client, as the dashboard, asks for the figures."""
 SETTLED = 10.0
-"""So old is a worker when it is first measured, some seconds more or less."""
+"""Seconds of a worker's life before it is first measured, more or less."""
 
 ASKED_AT_ONCE = 16
 """Workers that are asked for their own figures at the same time."""
@@ -261,14 +261,15 @@ class UsageSampler:
             await self._measure([facts])
 
     def _due(self) -> list[Facts]:
-        """Workers that began since the last look, once each; all, while a client watches."""
+        """Return workers that began since the last look, once each; all while a client watches."""
         now = boot_now()
         since = now - WATCHED if now < self._watched_until else 0.0
         unseen = [facts for facts in self.registry.facts.values() if facts.run.measured_at <= since]
         return [it for it in unseen if it.unit.runs and (since or it.unit.since <= now - SETTLED)]
 
     async def _measure(self, every: Collection[Facts], *, trend: bool = False) -> None:
-        """Not of the `trend`: for display only. A fresh worker would make the hour's steeper."""
+        """Measure workers. Without `trend` for display only: a fresh one would make the trend
+        steeper."""
         wanted: dict[InstanceId, int] = {}
         measures = self.registry.settings.config.memory.measure
         for facts in every:
@@ -281,7 +282,8 @@ class UsageSampler:
             run, usage = facts.run, found.get(facts.id, machine.UNSEEN)
             spent = usage.cpu_seconds
             if facts.pack and spent is not None:
-                # Its part is smaller once another session joins; a counter does not go back.
+                # A session's part of its pack is smaller once another one joins; a counter does not
+                # go back.
                 spent = max(spent, run.cpu_seconds or 0.0)
             run.memory_bytes, run.cpu_seconds = usage.memory_bytes, spent
             run.processes = usage.processes
@@ -326,7 +328,7 @@ class UsageSampler:
 async def measure_whole(
     main_pids: Mapping[InstanceId, int], known: Mapping[InstanceId, Facts]
 ) -> dict[InstanceId, machine.Usage]:
-    """By the machine; where it has no figures, by the worker."""
+    """Measure workers by the machine; by the worker if the machine has no figures."""
     found = await asyncio.to_thread(machine.measure, main_pids)
     sharers = Counter(facts.unit.main_pid for facts in known.values() if facts.unit.runs)
     turns = asyncio.Semaphore(ASKED_AT_ONCE)
