@@ -28,23 +28,23 @@ class FoundSession:
     """One session in an archive or another program's store, looked at and not touched."""
 
     program: str
-    """Who wrote it: "Baileys", "JSON", ..."""
+    """The program that wrote the session: "Baileys", "JSON", ..."""
     name: str
     account: str = ""
     device: str = ""
-    """The linked device that it is; "" = unknown."""
+    """The linked device of the session; "" = unknown."""
     written: float | None = None
-    """When the source last wrote it, as far as it tells."""
+    """Unix time at which the source last wrote the session, as far as it tells."""
     pre_keys: int = 0
     records: int = 0
     problem: str = ""
-    """Why it cannot be moved; "" when it can."""
+    """Why the session cannot be moved; "" = it can."""
     code: str = ""
     """The stable word of that problem."""
     left_out: Mapping[str, int] = field(default_factory=dict)
-    """How many records of each kind cannot be read or stored: they stay behind."""
+    """Kind → number of records that cannot be read or stored: they stay behind."""
     in_use: str = ""
-    """Why it counts as in use; "" = it does not."""
+    """Why the session counts as in use; "" = it does not."""
     keys: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     """Keys of another program's session, by Baileys' own names, as JSON text."""
 
@@ -65,7 +65,7 @@ class FoundSession:
 
 
 INNER = "session/"
-"""Stands before each file's path in the archive."""
+"""Prefix of each file's path in the archive."""
 BLOCK = 512
 
 
@@ -87,7 +87,7 @@ def export_snapshot(
 def pack(
     manifest: snapshots.Manifest, files: Folder, out: IO[bytes], tick: tree.Tick = tree.no_tick
 ) -> Packed:
-    """Any folder with its manifest as an archive."""
+    """Write a folder with its manifest as an archive."""
     archive, raw = _Archive(out, manifest.taken_wall), snapshots.render_manifest(manifest)
     archive.add(snapshots.FILE, len(raw), [raw])
     for file in manifest.listing.files:
@@ -106,7 +106,7 @@ def pack_session(
     needs_passkey: bool = False,
     settings: Mapping[str, Any] | None = None,
 ) -> Packed:
-    """A paired session's folder of another program, checked and listed as an own one."""
+    """Pack a paired session's folder of another program, checked and listed as an own one."""
     with open_root(session) as top:
         files, folders = [], []
         for entry in tree.walk(top, engine, "pack"):
@@ -213,7 +213,7 @@ class Member:
     name: str
     size: int
     pieces: Iterator[bytes]
-    """To be read before the next member."""
+    """Pieces of the file, to be read before the next member."""
 
 
 def refuse(cause: str) -> InvalidRequest:
@@ -225,7 +225,7 @@ def too_large(cause: str, code: str) -> TooLarge:
 
 
 def read_members(source: IO[bytes], limits: Limits) -> Iterator[Member]:
-    """Each plain file in the archive's order; InvalidRequest or TooLarge for anything else."""
+    """Yield each plain file in the archive's order; InvalidRequest or TooLarge for the rest."""
     import tarfile
 
     stream, count, tar = _Unpacked(source, limits), 0, None
@@ -300,7 +300,7 @@ class _Unpacked:
             yield piece
 
     def finish(self) -> None:
-        """To the end of the gzip, where its checksum is; only filling may follow."""
+        """Read to the end of the gzip, where its checksum is; only filling may follow."""
         if self._last_head != bytes(BLOCK):
             raise refuse("it ends too early, or in the middle of a head")
         filling = 0
@@ -336,7 +336,7 @@ class Arrived:
 
 
 def read_archive_manifest(source: IO[bytes], limits: Limits) -> snapshots.Manifest:
-    """Only the manifest, from the archive's beginning."""
+    """Read only the manifest, from the archive's beginning."""
     return _read_manifest(read_members(source, limits), limits)
 
 
@@ -355,7 +355,7 @@ def unpack(
 
 
 def unpack_apart(folder: Path, source: IO[bytes], limits: Limits) -> Arrived:
-    """Into an empty folder that is no instance's, for another program's use."""
+    """Unpack into an empty folder that is no instance's, for another program's use."""
     members = read_members(source, limits)
     manifest = _read_manifest(members, limits)
     with open_root(folder) as target:

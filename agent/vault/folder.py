@@ -33,13 +33,13 @@ class doing:
 
 
 def explain(verb: str, path: Path, error: OSError) -> errors.VaultError:
-    """A VaultError with a code that callers react to."""
+    """Return a VaultError with a code that callers react to."""
     code, cause = _cause_of(path, error)
     return errors.VaultError(f"cannot {verb} {path}: {cause}", code=code)
 
 
 def planted(verb: str, path: Path) -> errors.VaultError:
-    """A link or another thing stands where a plain folder or file belongs."""
+    """Return the error for a link or the like in place of a plain folder or file."""
     return explain(verb, path, OSError(errno.ELOOP, ""))
 
 
@@ -78,7 +78,7 @@ def _thing_at(path: Path) -> tuple[str, str]:
 
 
 def owner_of(status: os.stat_result) -> str:
-    """user:group mode, with numbers where no name is known."""
+    """Return `user:group mode`, with numbers where no name is known."""
     user, group = str(status.st_uid), str(status.st_gid)
     with suppress(KeyError):
         user = pwd.getpwuid(status.st_uid).pw_name
@@ -88,7 +88,7 @@ def owner_of(status: os.stat_result) -> str:
 
 
 def _blocker(path: Path) -> str:
-    """The first folder on the way that may not be entered, else the path itself."""
+    """Return the first folder on the way that may not be entered, else the path itself."""
     me = f"this process is uid {os.geteuid()} gid {os.getegid()}"
     way = reversed(path.absolute().parents)
     closed = (part for part in way if not os.access(part, os.X_OK, effective_ids=True))
@@ -127,19 +127,20 @@ class Modes:
 
 
 OURS = Modes(0o700, 0o600, None)
-"""For the agent alone."""
+"""Modes for the agent alone."""
 
 
 @dataclass(frozen=True, slots=True)
 class Folder:
-    """The path is for people; the descriptor is what is used. It is what engines' rules look at."""
+    """An open folder, at which engines' rules look. The path is for people; the descriptor is
+    used."""
 
     path: Path
     fd: int
 
     @contextmanager
     def inner(self, *names: str) -> Iterator["Folder"]:
-        """The folder below, one step for each name."""
+        """Open the folder below, one step for each name."""
         here, opened = self, list[int]()
         try:
             for name in names:
@@ -154,7 +155,7 @@ class Folder:
 
     @contextmanager
     def opened(self, name: str) -> Iterator[int]:
-        """A plain file for reading; a link, pipe or device in its place is refused."""
+        """Open a plain file for reading; a link, pipe or device in its place is refused."""
         with doing("read", self.path, name), files.opened(name, _FILE, within=self.fd) as fd:
             if not stat.S_ISREG(os.fstat(fd).st_mode):
                 raise planted("read", self.path / name)
@@ -169,7 +170,7 @@ class Folder:
         return content
 
     def read(self, name: str) -> bytes | None:
-        """The content of a file; None: it is missing."""
+        """Return the content of a file; None: it is missing."""
         with unless_absent():
             return self.content(name)
         return None
@@ -179,7 +180,7 @@ class Folder:
             return sorted(entry.name for entry in entries)
 
     def sizes(self, inner: str = "") -> Mapping[str, int]:
-        """The names at this path below, with their sizes (0: a link or pipe); {} = no folder."""
+        """Return names at this path below with their sizes (0: a link or pipe); {} = no folder."""
         sizes: dict[str, int] = {}
         with unless_absent(), self.inner(*PurePath(inner).parts) as folder:
             for name in folder.names():
@@ -206,7 +207,7 @@ class Folder:
                 file.write(content)
 
     def make(self, name: str, modes: Modes) -> bool:
-        """Make a folder; True when it was made now. One that is there stays, whatever its mode."""
+        """Make a folder; True if it was made now. One that is there stays, whatever its mode."""
         path = self.path / name
         with doing("create", path):
             try:
@@ -236,7 +237,7 @@ class Folder:
 
     @property
     def modes(self) -> Modes:
-        """A session root that its group may write serves two users of one group."""
+        """Modes of new entries: a session root that its group may write serves two users of it."""
         status = os.fstat(self.fd)
         if status.st_mode & stat.S_IRWXG == stat.S_IRWXG:
             return Modes(0o770, 0o660, status.st_gid)
@@ -280,6 +281,6 @@ def open_root(root: Path, *, create: bool = False) -> Iterator[Folder]:
 
 @contextmanager
 def open_instance(root: Path, id: InstanceId, *names: str) -> Iterator[Folder]:
-    """The folder of an instance, or one below it."""
+    """Open the folder of an instance, or one below it."""
     with open_root(root) as top, top.inner(parse_instance_id(id), *names) as folder:
         yield folder

@@ -56,7 +56,7 @@ def open_own(
 
 
 def next_name(names: Iterable[str], at_wall: float) -> str:
-    """The name of a copy that is newer than these, whatever the clock says; others count not."""
+    """Return the name of a copy newer than these, whatever the clock says; others do not count."""
     newest, _ = max(map(age_order, filter(is_name, names)), default=(0, ""))
     return f"{time.strftime(_TIME, time.gmtime(at_wall))}-{newest + 1}"
 
@@ -66,12 +66,12 @@ def is_name(text: str) -> bool:
 
 
 def age_order(name: str) -> tuple[int, str]:
-    """Sorts copies by when they were made."""
+    """Return a key that sorts copies by the time of their making."""
     return int(name.partition("-")[2] or 0), name
 
 
 def made_at(name: str) -> float:
-    """Unix seconds, by the clock of that moment."""
+    """Return the Unix time of a copy, by the clock of that moment."""
     try:
         return float(calendar.timegm(time.strptime(name[:16], _TIME)))
     except ValueError:  # 99 o'clock: not a name of the agent's
@@ -224,7 +224,7 @@ def list_trash(root: Path) -> list[Retired]:
 
 
 def restore_trash(root: Path, name: str) -> InstanceId:
-    """Move a retired session back to its place; Refused when that is taken."""
+    """Move a retired session back to its place; Refused if that is taken."""
     if not (match := _RETIRED.fullmatch(name)):
         raise NotFound(f"cannot restore {name!r:.80}: it is no name in the trash")
     id = parse_instance_id(match["id"])

@@ -17,7 +17,7 @@ from agent.instance_file import render_instance_file as render
 from agent.vault.folder import SESSION, Folder, Modes, open_instance, open_root, unless_unusable
 
 OTHERS = "other_instance"
-"""The code where a folder is another session's: its file is neither used nor replaced."""
+"""Code of a folder that is another session's: its file is neither used nor replaced."""
 IN_RECORD = (*("override", "override_boot", "paired", "account", "generation", "needs_passkey"),)
 
 
@@ -27,25 +27,25 @@ class Identity:
     paired: bool = False
     account: str = ""
     lineage: str = ""
-    """New for each new session: copies of an earlier one have another lineage."""
+    """A word that is new for each new session: copies of an earlier one have another."""
     ended: str = ""
-    """The reason, final or a ban, with which its worker may not log in; "" = it may."""
+    """The reason, final or a ban, with which the worker may not log in; "" = it may."""
     ended_until: float = 0.0
     """Unix time of the ban's end."""
     override: Override = Override.NONE
     """An operator's order, and its boot: a lost database must not lose it."""
     override_boot: str = ""
     generation: int = 0
-    """How often it was written; the database's record counts along."""
+    """Number of writes of the file; the database's record counts along."""
     needs_passkey: bool = False
     """True if the account needs a passkey to link a device."""
     leased: bool = False
     of_rooms: Mapping[str, Any] = field(default_factory=dict)
-    """The settings of each room's part in its worker, by the room's name."""
+    """Room → the settings of its part in the session's worker."""
 
     @property
     def record(self) -> SessionRecord:
-        """The part of a session's record that the file has."""
+        """Return the part of a session's record that the file has."""
         same = {name: getattr(self, name) for name in IN_RECORD}
         return SessionRecord(reason=self.ended, not_before_wall=self.ended_until, **same)
 
@@ -59,7 +59,7 @@ class Found:
     problem: str = ""
     """Why there is no identity."""
     code: str = ""
-    """absent, damaged, OTHERS; with another one the file may be read another time."""
+    """absent, damaged, OTHERS; with another code the file may be read another time."""
 
 
 def create(root: Path, instance: Instance, of_rooms: Mapping[str, Any] = {}) -> Path:
@@ -129,13 +129,13 @@ def put_identity(
 
 
 def read_identity(folder: Path) -> Identity:
-    """The identity in an instance's folder; VaultError says why there is none."""
+    """Read the identity in an instance's folder; VaultError says why there is none."""
     with open_instance(folder.parent, InstanceId(folder.name)) as opened:
         return parse_identity(opened.content(FILE), folder)
 
 
 def lineage_of(folder: Path) -> str:
-    """The session that the folder belongs to; "" = it is not recorded."""
+    """Return the lineage of the session that the folder belongs to; "" = not recorded."""
     with unless_unusable():
         return read_identity(folder).lineage
     return ""
@@ -161,13 +161,13 @@ def by_name(row: Any) -> dict[str, Any]:
 
 
 def names_other_engine(identity: Identity, engine: str, folder: Path) -> str:
-    """An instance keeps its engine for life: a file that names another one is not its own."""
+    """Return the fault of a file that names another engine; "" = none. Engines never change."""
     named = identity.instance.engine
     return "" if named == engine else f"{folder / FILE} names engine {named!r:.40}, not {engine}"
 
 
 def read_linked(root: Path, id: InstanceId, engine: str) -> base.Linked:
-    """The account and device of an instance's session; of none where its files cannot be read."""
+    """Return account and device of an instance's session; none if its files cannot be read."""
     unreadable = suppress(VaultError, InvalidRequest, OSError)
     with unreadable, open_root(root) as top, top.inner(parse_instance_id(id), SESSION) as session:
         return catalog.file_rules(engine).linked(session)
@@ -186,14 +186,14 @@ def names_other_account(folder: Path, engine: str, account: str) -> str:
 
 
 def ids_in(names: Iterable[str]) -> Iterator[InstanceId]:
-    """Those that an instance may have: no .trash, .snapshots, lost+found."""
+    """Yield names that an instance may have: no .trash, .snapshots, lost+found."""
     for name in names:
         with suppress(InvalidRequest):
             yield parse_instance_id(name)
 
 
 def scan(root: Path) -> list[Found]:
-    """All folders named like an instance, with or without a readable identity."""
+    """Return all folders named like an instance, with or without a readable identity."""
     folders = []
     with open_root(root) as top:
         names = top.names()

@@ -18,17 +18,18 @@ from agent.vault import folders, snapshots, tree
 from agent.vault.folder import SESSION, Folder, doing, open_instance, open_root, unless_unusable
 from agent.vault.identity import Identity, ids_in, lineage_of, new_lineage, other_keys, put_identity
 
-# What a session keeps beside its files, while these are replaced, lies in a place of its own, from
-# where it comes back after any crash.
+# The messages beside a session's files lie in `.carried` while the files are replaced, and come
+# back from there after any crash.
 
 CARRIED = ".carried"
 MESSAGES = "messages"
-"""The folder beside the session's files."""
+"""The folder of messages, beside the session's files."""
 
 
 @contextmanager
 def carried(root: Path, id: InstanceId) -> Iterator[None]:
-    """Around all that replaces the folder of an instance. Its worker does not run."""
+    """Carry the messages through a block that replaces an instance's folder. Its worker does not
+    run."""
     if (root / id / MESSAGES).is_dir():
         with (
             folders.open_own(root, CARRIED, shared=True) as (_, place),
@@ -78,7 +79,7 @@ def note_own_files(root: Path, id: InstanceId, engine: str, account: str) -> Non
 
 
 def give_back(root: Path, id: InstanceId) -> list[str]:
-    """Into the session's new folder, from each retired one that still has some: their names."""
+    """Give files to the session's new folder, from each retired one with some; return names."""
     back: list[str] = []
     for retired, names in _noted(root, id).items():
         with unless_unusable():
@@ -87,7 +88,7 @@ def give_back(root: Path, id: InstanceId) -> list[str]:
 
 
 def _noted(root: Path, id: InstanceId) -> dict[str, set[str]]:
-    """By the name in the trash, what that folder has to give back."""
+    """Return, by the name in the trash, what that folder has to give back."""
     noted: dict[str, set[str]] = {}
     garbled = suppress(ValueError, TypeError, RecursionError)
     with folders.open_own(root, folders.TRASH, shared=True) as (_, trash):
@@ -128,7 +129,7 @@ Kind = Literal["restore", "import"]
 
 @contextmanager
 def staged(root: Path, id: InstanceId, kind: Kind) -> Iterator[Folder]:
-    """An empty session folder that is being made; deleted when its making fails."""
+    """Yield an empty session folder to fill; it is deleted if the block fails."""
     name = f"{parse_instance_id(id)}.{kind}"
     with folders.open_own(root, folders.STAGING) as (top, staging):
         _sweep(staging, name)
@@ -246,7 +247,7 @@ def _no_worker(root: Path, id: InstanceId) -> Iterator[None]:
 
 
 BLOCK, SPARE = 4096, 64 << 10
-"""Bytes that each entry takes at least, and for what is written beside them."""
+"""Bytes that each entry takes at least, and bytes for what is written beside them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,7 +259,7 @@ class Restored:
 
 
 def refuse_roll_back(root: Path, instance: Instance, snapshot: snapshots.Snapshot) -> None:
-    """Refused when this snapshot would do harm and `force` was not given."""
+    """Raise Refused if this snapshot would do harm and `force` was not given."""
     manifest = snapshot.manifest
     if manifest is None:
         raise errors.VaultError(snapshot.problem, code="damaged")
@@ -301,7 +302,7 @@ def _is_newer(root: Path, instance: Instance, manifest: snapshots.Manifest) -> b
 
 
 def must_have_room(root: Path, snapshot: snapshots.Snapshot) -> None:
-    """VaultError where a copy would not fit. Asked before a worker is stopped for it."""
+    """Raise VaultError if a copy would not fit. Asked before a worker is stopped for it."""
     if snapshot.manifest is None:
         return
     listing = snapshot.manifest.listing
@@ -320,7 +321,8 @@ def restore_snapshot(
     needs_passkey: bool = False,
     tick: tree.Tick = tree.no_tick,
 ) -> Restored:
-    """The worker must not run. The present folder goes to the trash; the identity stays."""
+    """Restore a snapshot. The worker must not run; the folder goes to the trash, its identity
+    stays."""
     with (
         open_root(root) as top,
         staged(root, snapshot.id, "restore") as target,

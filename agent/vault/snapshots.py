@@ -46,9 +46,9 @@ class Manifest:
     settings: Mapping[str, Any] = field(default_factory=dict)
     created_wall: float = 0.0
     lineage: str = ""
-    """Which folder of that name it is of: a new session of that name has another lineage."""
+    """Lineage of the copied session: a new session of that name has another one."""
     backup: bool = False
-    """Made because of a fault: evidence, to which no repair goes back."""
+    """True if made because of a fault: evidence, to which no repair goes back."""
     needs_passkey: bool = False
     """True if the account needs a passkey to link a device."""
     ended: str = ""
@@ -57,7 +57,7 @@ class Manifest:
 
     @property
     def good(self) -> bool:
-        """A paired, whole session from before any fault."""
+        """True for a paired, whole session from before any fault."""
         return self.state is SessionFiles.WHOLE and not self.backup
 
 
@@ -68,7 +68,7 @@ def render_manifest(manifest: Manifest) -> bytes:
 
 
 def parse_manifest(raw: bytes, path: Path) -> Manifest:
-    """The manifest, all fields checked; VaultError with code `damaged` otherwise."""
+    """Return the manifest, all fields checked; VaultError with code `damaged` otherwise."""
     try:
         # By json: the names of files may have bytes that are no UTF-8, which msgspec refuses.
         content = json.loads(raw)
@@ -85,7 +85,7 @@ def parse_manifest(raw: bytes, path: Path) -> Manifest:
 
 
 def check_path(path: str) -> str:
-    """A relative path that stays below any folder."""
+    """Return the path if it is relative and stays below any folder; else ValueError."""
     if not 0 < len(path) <= LONGEST_PATH or "\0" in path:
         raise ValueError(f"a path is empty, too long or no text: {path!r:.80}")
     parts = path.split("/")
@@ -101,7 +101,7 @@ def check_path(path: str) -> str:
 
 
 def _check_tree(listing: tree.Listing) -> None:
-    """Each name once, and each parent is a listed folder that stands before its children."""
+    """Check that each name comes once, and each parent is a folder listed before its children."""
     is_folder = {"": True}
     kinds = ((listing.folders, True), ([file.path for file in listing.files], False))
     for paths, is_one in kinds:
@@ -130,7 +130,7 @@ class Snapshot:
 
 
 def list_snapshots(root: Path, id: InstanceId) -> list[Snapshot]:
-    """Newest first, the broken ones too, each with its problem."""
+    """Return a session's snapshots, newest first, the broken ones too, each with its problem."""
     with unless_absent(), open_shelf(root, id) as shelf:
         names = sorted(filter(folders.is_name, shelf.names()), key=folders.age_order, reverse=True)
         snapshots = [_describe(shelf, name, id) for name in names]
@@ -140,7 +140,7 @@ def list_snapshots(root: Path, id: InstanceId) -> list[Snapshot]:
 
 
 def find_snapshot(root: Path, id: InstanceId, name: str) -> Snapshot:
-    """The snapshot of that name, with a manifest that can be read."""
+    """Return the snapshot of that name, with a manifest that can be read."""
     snapshot = next((each for each in list_snapshots(root, id) if each.name == name), None)
     if snapshot is None:
         raise NotFound(f"cannot find the snapshot {name!r:.80} of {id}: there is none of that name")
@@ -150,7 +150,7 @@ def find_snapshot(root: Path, id: InstanceId, name: str) -> Snapshot:
 
 
 def newest_good(root: Path, id: InstanceId) -> Snapshot | None:
-    """The newest whole one of the present session; its files are checked when it is used."""
+    """Return the newest whole snapshot of the present session; its files are checked on use."""
     good = (it for it in list_snapshots(root, id) if it.good and is_of_present(root, it))
     return next(good, None)
 
@@ -186,7 +186,7 @@ def open_files(root: Path, snapshot: Snapshot) -> Iterator[tuple[Folder, Manifes
 
 
 def linked_of(root: Path, snapshot: Snapshot) -> base.Linked:
-    """The account and device of a snapshot's files; of none where they cannot be read."""
+    """Return account and device of a snapshot's files; none if they cannot be read."""
     with suppress(VaultError, OSError), open_files(root, snapshot) as (files, manifest):
         return catalog.file_rules(manifest.engine).linked(files)
     return base.Linked()
@@ -266,7 +266,8 @@ def open_shelf(root: Path, id: InstanceId, *, create: bool = False) -> Iterator[
 
 OUTSIDE = "keys_elsewhere"
 LARGEST = 4 << 30
-"""Bytes: a session of more would fill the disk, copy by copy, and no import takes it by default."""
+"""Bytes of a session: a larger one would fill the disk, copy by copy; no import takes it by
+default."""
 
 _OF_INSTANCE = ("id", "engine", "settings", "created_wall")
 

@@ -34,15 +34,15 @@ Signature = tuple[int, ...]
 @dataclass(slots=True)
 class Entry:
     path: str
-    """Relative to where the walk began."""
+    """Path relative to where the walk began."""
     status: os.stat_result
     is_folder: bool = True
     fault: VaultError | None = None
-    """Why it cannot be copied; its content is not walked."""
+    """Why the entry cannot be copied; its content is not walked."""
 
 
 def is_left_out(name: str, rules: FileRules) -> bool:
-    """Locks of this run, links that name this host, caches and files half written: in no copy."""
+    """True for what is in no copy: locks of this run, links that name this host, caches, halves."""
     return (
         name in _LOCKS
         or name in rules.left_out
@@ -53,7 +53,7 @@ def is_left_out(name: str, rules: FileRules) -> bool:
 
 
 def walk(top: Folder, engine: str, verb: str = "copy") -> Iterator[Entry]:
-    """Folders before their content, by name; VaultError at the first fault."""
+    """Yield folders before their content, by name; VaultError at the first fault."""
     for number, entry in enumerate(entries(top, file_rules(engine), verb)):
         if entry.fault is not None:
             raise entry.fault
@@ -64,7 +64,7 @@ def walk(top: Folder, engine: str, verb: str = "copy") -> Iterator[Entry]:
 
 
 def entries(here: Folder, rules: FileRules, verb: str, before: str = "") -> Iterator[Entry]:
-    """The same with the faults among them."""
+    """Yield the entries of `walk` with the faults among them."""
     try:
         if before.count("/") >= DEEPEST:
             deep = f"cannot {verb} {here.path}: it is nested more than {DEEPEST} deep"
@@ -105,7 +105,7 @@ def _fault(verb: str, here: Folder, name: str, status: os.stat_result) -> VaultE
 
 
 def signatures(top: Folder, engine: str) -> dict[str, Signature]:
-    """A value per relative path that differs when the file changed."""
+    """Return relative path → a value that differs if the file changed."""
     for _look in range(2):
         signed, newest = dict[str, Signature](), 0.0
         for entry in walk(top, engine):
@@ -150,7 +150,7 @@ class Listing:
 
 
 def no_tick(_bytes: int) -> None:
-    """For work without a progress display."""
+    """The tick of work without a progress display."""
 
 
 def copy_tree(
@@ -208,7 +208,7 @@ def add_file(
 
 
 def read_file(top: Folder, relative: str) -> Iterator[bytes]:
-    """The pieces of one file below an open folder, each folder on the way opened plainly."""
+    """Yield the pieces of one file below an open folder, each folder on the way opened plainly."""
     *folders, name = relative.split("/")
     with top.inner(*folders) as folder, folder.opened(name) as fd:
         while piece := os.read(fd, _CHUNK):
@@ -216,7 +216,7 @@ def read_file(top: Folder, relative: str) -> Iterator[bytes]:
 
 
 def read_back(top: Folder, listing: Listing, tick: Tick = no_tick) -> None:
-    """Put a copy on the disk and read it again: VaultError where it differs."""
+    """Put a copy on the disk and read it again; VaultError if it differs."""
     for file in listing.files:
         _sync(top, file.path)
         tick(0)
@@ -234,7 +234,7 @@ def read_checked(top: Folder, file: FileEntry) -> Iterator[bytes]:
 
 
 def checked(top: Path, pieces: Iterable[bytes], expected: FileEntry) -> Iterator[bytes]:
-    """The same pieces; VaultError `damaged` at their end when they differ from `expected`."""
+    """Yield the same pieces; VaultError `damaged` at their end if they differ from `expected`."""
     digest, size = hashlib.sha256(), 0
     for piece in pieces:
         digest.update(piece)
@@ -261,7 +261,7 @@ def _sync(top: Folder, relative: str) -> None:
 # files and changes nothing.
 
 LOCK = "lock"
-"""A worker holds this lock while it runs."""
+"""File of the lock that a worker holds while it runs."""
 _AWAY = ("permissions", "read_only", "disk_full", "symlink", "planted", OTHERS, VaultError.code)
 MOST_LOOKED_AT = 20_000
 """Entries of one session whose rights are looked at: a check must end."""
@@ -289,7 +289,7 @@ def inspect(folder: Path, engine: str, paired: bool = True, account: str = "") -
 
 
 def _look_at_session(folder: Path, engine: str, paired: bool) -> FilesReport:
-    """The same without the identity file."""
+    """Inspect a folder without its identity file."""
     path = folder / SESSION
     try:
         id = parse_instance_id(folder.name)
@@ -306,7 +306,7 @@ def _look_at_session(folder: Path, engine: str, paired: bool) -> FilesReport:
 
 
 def may_log_in(folder: Path, engine: str, account: str) -> bool:
-    """True if its files are whole and this session's: its engine would log in with them."""
+    """True if the files are whole and this session's: the engine would log in with them."""
     if inspect(folder, engine).files is not SessionFiles.WHOLE:
         return False
     try:
@@ -324,7 +324,7 @@ def _unusable(error: WaError, engine: str) -> SessionFiles:
 
 
 def inspect_session(session: Folder, engine: str, paired: bool, modes: Modes) -> FilesReport:
-    """The same for an open session folder, wherever it lies."""
+    """Inspect an open session folder, wherever it lies."""
     rules, unseen = file_rules(engine), False
     for number, entry in enumerate(entries(session, rules, "use")):
         status, fault = entry.status, entry.fault
@@ -356,7 +356,7 @@ def inspect_session(session: Folder, engine: str, paired: bool, modes: Modes) ->
 
 
 def _is_usable(status: os.stat_result, is_folder: bool, modes: Modes) -> bool:
-    """True if the worker can use it; the session root's mode says which user the worker is."""
+    """True if the worker can use the entry; the session root's mode tells the worker's user."""
     me, mode = os.geteuid(), status.st_mode
     owner_bits = stat.S_IRWXU if is_folder else stat.S_IRUSR | stat.S_IWUSR
     group_bits, other_bits = owner_bits >> 3, owner_bits >> 6
