@@ -38,7 +38,7 @@ from agent.webhooks.settings import WebhookDeclaration, matches, secret_of, show
 LONGEST_RETRY_AFTER = 3600.0
 """Seconds of wait that a target may ask for."""
 POSTS = 8
-"""Under way at once, to one target."""
+"""Posts under way at once, to one target."""
 _SAID = 200
 """Bytes of an answer that are read; only its status counts."""
 
@@ -46,7 +46,7 @@ _SAID = 200
 @dataclass(frozen=True, slots=True)
 class Reply:
     status: int | None = None
-    """None: the target did not answer."""
+    """Status of the answer; None: the target did not answer."""
     problem: str = ""
     wait: float = 0.0
     """Seconds that the target asks to wait; 0 without a wish."""
@@ -71,14 +71,14 @@ class Parcel:
     """The same each time it is sent, and never another's: a new journal counts from 1 again, so
     the number alone would not do."""
     wall: float
-    """When it happened."""
+    """Unix time at which it happened."""
     body: bytes
     what: str
-    """For the log and the journal, without text and numbers."""
+    """Words for log and journal, without text and numbers."""
 
 
 def pack_event(entry: model.JournalEntry) -> Parcel:
-    """The entry as the API shows it."""
+    """Pack an entry of the journal, as the API shows it."""
     shown, name = session.show_event(entry), f"{entry.cursor}-{round(entry.wall * 1000)}"
     shown = {"id": shown.pop("cursor"), **shown}
     return Parcel(entry.kind, name, entry.wall, _body(shown), f"event {entry.cursor}")
@@ -97,7 +97,7 @@ def _body(shown: Mapping[str, Any]) -> bytes:
 
 
 def sign(key: bytes, delivery: str, moment: str, body: bytes) -> str:
-    """The header of Standard Webhooks. The time is signed too: a copy cannot be sent later."""
+    """Return the header of Standard Webhooks. The time is signed: a copy cannot be sent later."""
     signed = hmac.digest(key, f"{delivery}.{moment}.".encode() + body, hashlib.sha256)
     return f"v1,{b64encode(signed).decode()}"
 
@@ -112,7 +112,7 @@ def retry_after(text: str, date: str | None) -> float:
 
 
 def open_files(declared: WebhookDeclaration) -> tuple[bytes, ssl.SSLContext | None]:
-    """The key, and the trusted certificates. ConfigError: one of them cannot be read."""
+    """Return the key and the trusted certificates. ConfigError: one of them cannot be read."""
     key, path = secret_of(declared), declared.ca_file
     try:
         return key, ssl.create_default_context(cafile=files.plain_path(path)) if path else None
@@ -141,7 +141,7 @@ class RequestLine:
 
     @classmethod
     async def open(cls, declared: WebhookDeclaration) -> "RequestLine":
-        """ConfigError: a file of it cannot be read."""
+        """Open the line. ConfigError: a file of the webhook cannot be read."""
         return cls(declared, *await asyncio.to_thread(open_files, declared))
 
     async def post(self, parcel: Parcel) -> Reply:
@@ -181,11 +181,11 @@ def problem_of(error: Exception) -> str:
 
 
 class AddressDenied(OSError):
-    """Nothing is sent to this address."""
+    """The address is one to which nothing is sent."""
 
 
 def open_connector(*, private: bool, tls: ssl.SSLContext | None) -> aiohttp.TCPConnector:
-    """`private`: allow this machine and private networks."""
+    """Open a connector. `private`: allow this machine and private networks."""
 
     def make_socket(info: Any) -> socket.socket:
         address = str(info[4][0])
@@ -223,15 +223,15 @@ MOST_IN_A_ROW = 10
 """Given up without a delivery between them. A target that refuses more than that refuses
 everything: then it is tried as one that is down."""
 PAGE = 20
-"""Read at once from a source; a kill lets no more of it be sent twice."""
+"""Parcels read at once from a source: a kill lets no more of them be sent twice."""
 SESSIONS = 32
-"""Whose records are in memory, at most."""
+"""Sessions whose records are in memory, at most."""
 AGAIN = 5.0
 """Seconds after an internal error."""
 CLOCK_JUMP = 3600.0
 """Seconds that the wall clock may gain on the boot clock; beyond them it was set."""
 OWN_KINDS = "webhook"
-"""Kinds that begin so are about webhooks themselves; `detail` names which."""
+"""Beginning of the kinds that are about webhooks themselves; `detail` names which."""
 GAP = "message_gap"
 
 Page = list[tuple[int, Parcel | None]]
@@ -239,43 +239,43 @@ Page = list[tuple[int, Parcel | None]]
 
 
 class Source:
-    """The journal, or what one session got; each is carried by a task of its own."""
+    """A source: the journal, or what one session got; a task of its own carries each."""
 
     def __init__(self, fact: str, page: Callable[[Any], Awaitable[Page]], id: str = "") -> None:
-        """`fact`: the cursor's name in the store."""
+        """Make a source. `fact`: the cursor's name in the store."""
         self.fact, self.page, self.id = fact, page, model.InstanceId(id)
         self.cursor, self.saved, self.loaded = 0, -1, False
         """All up to `cursor` is settled."""
         self.news = asyncio.Event()
         self.tried: float | None = None
-        """When that happened which is tried now: the oldest that waits."""
+        """Unix time of the parcel that is tried now: the oldest that waits."""
 
 
 def next_wait(failures: int, asked: float) -> float:
-    """Seconds to the next try: up to 1, 2, 4 …, at random, and at least `asked`."""
+    """Return seconds to the next try: up to 1, 2, 4 …, at random, and at least `asked`."""
     return max(random.random() * min(2.0 ** min(failures - 1, 30), LONGEST_WAIT), asked)
 
 
 def wants(declared: WebhookDeclaration, entry: model.JournalEntry) -> bool:
-    """Never an entry about the webhook itself, or it would go round."""
+    """True if the webhook wants the entry: never one about itself, or it would go round."""
     own = entry.kind.startswith(OWN_KINDS) and entry.detail.get("webhook") == declared.name
     chosen = declared.chooses(entry.instance) if entry.instance else "*" in declared.instances
     return chosen and not own and matches(entry.kind, declared.kinds)
 
 
 class Courier:
-    """`run` carries; the rest never waits."""
+    """Carries events and messages to one webhook. `run` carries; the rest never waits."""
 
     def __init__(self, declared: WebhookDeclaration, results: Counter[str], read: Read) -> None:
-        """`results`: since the agent's start."""
+        """Make a courier. `results`: counts since the agent's start."""
         self.declared, self.name, self._results = declared, declared.name, results
         self._store, self._bus, self._reader, self._sessions = read
         self._journal = Source(f"webhook.{self.name}", self._journal_page)
         self._fact = f"webhook_refused.{self.name}"
-        """The store's fact of how many were given up in a row."""
+        """Name of the store's fact with the number given up in a row."""
         self._sources = {"": self._journal}
         self._newest, self._begun = 0, [(0.0, ["*"])]
-        """The journal's newest entry, and when it began with messages; 0.0: with the oldest."""
+        """The journal's newest entry; Unix times at which messages began, 0.0 = with the oldest."""
         self._apart = time.time() - clock.boot_now()
         self._line: RequestLine | None = None
         self._opening, self._alone = asyncio.Lock(), asyncio.Lock()
@@ -292,7 +292,7 @@ class Courier:
 
     @property
     def messages(self) -> int:
-        """How many records of messages stand behind the cursors."""
+        """Return how many records of messages stand behind the cursors."""
         read = [it for it in self._sources.values() if it.id and it.loaded]
         return sum(self._reader.behind(self.name, it.id) or it.tried is not None for it in read)
 
@@ -302,7 +302,7 @@ class Courier:
 
     @property
     def oldest_wall(self) -> float | None:
-        """When the oldest that waits happened; None: none waits."""
+        """Unix time of the oldest that waits; None: none waits."""
         tried = [it.tried for it in self._sources.values() if it.tried is not None]
         return min(tried, default=None)
 
@@ -324,7 +324,7 @@ class Courier:
         }
 
     async def run(self) -> None:
-        """Until it is cancelled; after an internal error it goes on from its cursors."""
+        """Carry until cancelled; after an internal error go on from the cursors."""
         while True:
             self._sources = {"": self._journal}
             try:
@@ -393,7 +393,8 @@ class Courier:
     async def _session_page(self, source: Source) -> Page:
         if (session := self._sessions.get(source.id)) is None:
             raise errors.NotFound(f"cannot read messages of {source.id}: it was deleted")
-        # Of each birth: another session of this name may come, and this one back from the trash.
+        # Each creation of a session has its own cursor: another session of this name may come, and
+        # this one may come back from the trash.
         fact = f"webhook_message.{self.name}.{source.id}.{session.instance.created_wall}"
         if source.fact != fact:
             await self._load(source, fact)
@@ -452,7 +453,7 @@ class Courier:
                 await self._save(source)
 
     async def _load(self, source: Source, fact: str) -> bool:
-        """True if it was noted."""
+        """Load the source's cursor; True if it was noted."""
         text = await self._store.get_fact(fact)
         source.fact, source.saved, source.loaded = fact, -1 if text is None else int(text), True
         source.cursor = max(source.saved, 0)
@@ -498,7 +499,7 @@ class Courier:
                     return await self._try(parcel)
 
     async def _pause(self, seconds: float) -> None:
-        """Until the next try, or until a person wants it now."""
+        """Wait until the next try, or until a person wants it now."""
         self._next_try_wall = time.time() + max(seconds, 0.0)
         self._hurry.clear()
         with contextlib.suppress(TimeoutError):
@@ -547,7 +548,7 @@ class Courier:
             await self._report("webhook_dead", sentence)
 
     async def say_gone(self) -> None:
-        """A person who renames a webhook may think that what waits goes to the new name."""
+        """Report that the webhook is gone: only a webhook of this name gets what waits."""
         if waiting := self.waiting:
             sentence = f"it is gone from agent.toml, and {waiting} events and messages wait for it:"
             sentence += " they are sent when a webhook has this name again, and to no other"

@@ -38,7 +38,7 @@ class Webhooks:
     def __init__(self, config: Config, read: Read) -> None:
         self._read, self._reader, self._changed = read, read[2], asyncio.Event()
         self._results: Counter[str] = Counter()
-        """Since the agent's start, also of removed webhooks: a counter never falls."""
+        """Counts since the agent's start, also of removed webhooks: a counter never falls."""
         self._couriers: dict[str, Courier] = {}
         self._gone: list[Courier] = []
         with log.going_on():
@@ -46,7 +46,7 @@ class Webhooks:
         self.reload(config)
 
     def reload(self, config: Config) -> None:
-        """All begin again, each from its cursors, and read their files again."""
+        """Begin all couriers again, each from its cursors; they read their files again."""
         before, declared = self._couriers, webhooks_of(config)
         # From now on nothing counts as taken by all that one of these has not taken.
         self._reader.consumers = {row.name: row.chooses for row in declared if row.message_kinds}
@@ -74,7 +74,7 @@ class Webhooks:
         return [self._couriers[name].view() for name in sorted(self._couriers)]
 
     def oldest(self) -> tuple[float, str] | None:
-        """When the oldest event that waits happened, and its webhook; None: none waits."""
+        """Unix time of the oldest event that waits, and its webhook; None: none waits."""
         every = ((it.oldest_wall, name) for name, it in self._couriers.items())
         return min(((wall, it) for wall, it in every if wall is not None), default=None)
 
@@ -85,7 +85,7 @@ class Webhooks:
         yield Family("wa_agent_outbox_length", "Events queued for webhooks.", [(_KIND, waiting)])
 
     def retry(self, name: str) -> None:
-        """Close its circuit and try now."""
+        """Close a webhook's circuit and try now."""
         self._find(name).retry()
 
     async def test(self, name: str) -> dict[str, Any]:

@@ -12,15 +12,15 @@ from agent.core.setting import HIDDEN, name_fault, path_fault, setting
 
 _PATTERN = re.compile(r"[a-z0-9_*?-]{1,64}")
 MESSAGE_KINDS = ("message", "call")
-"""A kind of record begins with one of these words, and no event of the journal does."""
+"""Words with which a kind of record begins, and no event of the journal does."""
 BASE64 = "whsec_"
-"""Stands before a key in base64, in Standard Webhooks."""
+"""Prefix of a key in base64, in Standard Webhooks."""
 LEAST_KEY = 16
-"""Bytes; a shorter key can be guessed from one signature."""
+"""Bytes of a key; a shorter one can be guessed from one signature."""
 
 
 def _url_fault(text: str) -> str:
-    """A query is allowed: it is the key of many services."""
+    """Return the fault of a URL. A query is allowed: it is the key of many services."""
     return url_fault(text.partition("?")[0])
 
 
@@ -57,7 +57,7 @@ class WebhookDeclaration:
 
     @property
     def message_kinds(self) -> tuple[str, ...]:
-        """The patterns that name records of messages; "*" does not."""
+        """Return the patterns that name records of messages; "*" does not."""
         return tuple(kind for kind in self.kinds if kind.startswith(MESSAGE_KINDS))
 
     def chooses(self, id: str) -> bool:
@@ -69,7 +69,7 @@ def webhooks_of(config: Config) -> tuple[WebhookDeclaration, ...]:
 
 
 def secret_of(declared: WebhookDeclaration) -> bytes:
-    """The key that signs; b"" without a secret_file. ConfigError names the fault of the file."""
+    """Return the key that signs; b"" without a secret_file. ConfigError: the file's fault."""
     if not declared.secret_file:
         return b""
     whose = f"secret_file of webhook {declared.name}"
@@ -90,7 +90,7 @@ def _key_fault(text: str) -> str:
 
 
 def shown_target(url: str) -> str:
-    """The URL's host without its path: the path is the key of many services."""
+    """Return the URL's host without its path, which is the key of many services."""
     parts = urlsplit(url)
     more = HIDDEN if parts.path.strip("/") or parts.query else ""
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}/{more}"
