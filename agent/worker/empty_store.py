@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 def open_engine(
     identity: Identity, reporter: Reporter, load: Callable[[str], OpenEngine] = load_engine
 ) -> Engine:
-    """The engine on its folder, or one that does not log in; a next worker looks again."""
+    """Open the engine on its folder, or one that does not log in; the next worker looks again."""
     if identity.ended:
         why = f"WhatsApp's last word allows no login ({identity.ended})"
         return StillEngine(identity.ended, why, reporter)

@@ -28,7 +28,7 @@ DISCONNECT, KERNEL = 1.0, 2.0
 kernel kills it, which needs no turn of a process that hangs or is frozen. What `[fleet] margin`
 leaves beyond the last is for clocks of different speed."""
 LONGEST = 1e6
-"""Seconds: a moment that is further away is none of the boot clock's."""
+"""Seconds: a moment that is further away is no boot time."""
 PATIENCE = 2.0
 """Seconds for which a worker that began waits without a word."""
 WITHOUT_LEASE = frozenset({"lease", "probe", "own_use", "qr", "prepare_stop", "close"})
@@ -83,7 +83,7 @@ class Fence:
         return {}
 
     def close(self) -> None:
-        """The session has no connection more, and its process goes on."""
+        """End the fence: the session has no connection more, and its process goes on."""
         self._timer.close()
         self._kill.close()
 
@@ -132,7 +132,7 @@ class BootTimer:
         asyncio.get_running_loop().add_reader(self._file, rang)
 
     def set(self, until: float) -> None:
-        """`until` 0: it never rings."""
+        """Set the boot time at which it rings; 0 = never."""
         _check(_libc.timerfd_settime(self._file, _ABSOLUTE, _timespec(until), None))
 
     def close(self) -> None:
@@ -149,7 +149,7 @@ class KillTimer:
         _check(_libc.timer_create(time.CLOCK_BOOTTIME, event, ctypes.byref(self._timer)))
 
     def set(self, until: float) -> None:
-        """`until` 0: never."""
+        """Set the boot time of the kill; 0 = never."""
         _check(_libc.timer_settime(self._timer, _ABSOLUTE, _timespec(until), None))
 
     def close(self) -> None:

@@ -22,15 +22,15 @@ class Identity:
     engine: str
     settings: Mapping[str, Any] = field(repr=False)
     ended: str = ""
-    """Why this worker may not log in, such as a ban: the agent starts another; "" = it may."""
+    """Why this worker may not log in, such as a ban: another one starts later; "" = it may."""
     paired: bool = False
     """True if a phone was linked, as far as the agent heard."""
     account: str = ""
-    """Whose phone; "" = not known."""
+    """The account of the linked phone; "" = not known."""
     leased: bool = False
     lineage: str = ""
     of_rooms: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    """The settings of each room's part in a worker, by the room's name."""
+    """Room → the settings of its part in a worker."""
 
 
 def read_identity(id_text: str, session_root: Path) -> Identity:
@@ -104,7 +104,7 @@ def _hold(name: str, held: ExitStack) -> None:
 
 
 def engine_folder(folder: Path, name: str) -> Path:
-    """The engine's own folder, made with its parent's rights when it is not there yet."""
+    """Return the engine's own folder, made with its parent's rights if it is not there yet."""
     own = folder / name
     try:
         own.mkdir(mode=0o700)
@@ -128,7 +128,7 @@ def _read(path: Path) -> bytes:
 
 
 def _shown(path: Path, error: OSError) -> str:
-    """The path, the cause, and for a matter of rights whose the file is."""
+    """Return the path, the cause, and for a matter of rights the file's owner."""
     text = f"{path}: {error.strerror}"
     if isinstance(error, PermissionError):
         with suppress(OSError):

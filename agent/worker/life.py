@@ -23,14 +23,14 @@ log = logging.getLogger(__name__)
 
 ENDING_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 MEMBER: ContextVar[str] = ContextVar("member", default="")
-"""Whose run the present task is a part of, in the worker of a pack."""
+"""Id of the member whose run the present task is a part of, in the worker of a pack."""
 
 Read = Callable[[str, Path], Identity]
 Work = Callable[[Identity, Path], Coroutine[Any, Any, int]]
 
 
 def live(id_text: str, read: Read, work: Work) -> int:
-    """Do it all with what the environment says; return the exit status."""
+    """Live one worker's life by the environment; return the exit status."""
     set_up_worker_log(id_text, os.environ)
     faulthandler.enable()  # the watchdog's SIGABRT then shows where the worker hung
     try:
@@ -66,23 +66,23 @@ class Life:
         """`watchdog`: seconds in which the manager wants a sign of life; None = it wants none."""
         self.hello, self.notifier, self.watchdog = hello, notifier, watchdog
         self.hurry = asyncio.Event()
-        """The end was asked for twice."""
+        """Set once the end was asked for twice."""
         self._wanted = asyncio.Event()
         self._done = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._crash: asyncio.Future[BaseException] = self._loop.create_future()
 
     def crashed(self, error: BaseException) -> None:
-        """The engine is in an unknown state, or may do no more: end without a save."""
+        """End without a save: the engine is in an unknown state, or may do no more."""
         if not self._crash.done():
             self._crash.set_result(error)
 
     def ask(self) -> None:
-        """Ask for the end; asked again, it hurries."""
+        """Ask for the end; asked again, the worker hurries."""
         (self.hurry if self._wanted.is_set() else self._wanted).set()
 
     async def stop(self) -> None:
-        """The link's way to end it: returns when all is saved and closed."""
+        """End the worker by the link: return when all is saved and closed."""
         self._wanted.set()
         await self._done.wait()
 
@@ -98,7 +98,7 @@ class Life:
         """
         crash = await self._until_wanted({"ready": self._say_ready(status), **works})
         if crash is not None:
-            # Its memory is in an unknown state: what the disk holds is better than a save.
+            # The engine's memory is in an unknown state: what the disk holds is better than a save.
             log.error("the engine crashed: %s: %s", type(crash).__name__, crash, exc_info=crash)
             return 1
         in_order = await stop()

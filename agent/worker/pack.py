@@ -40,7 +40,7 @@ LEFT_WITHIN = 2.0
 APART = 0.2
 """Seconds between two sessions that begin again with their pack: each logs in."""
 THREADS = 32
-"""A disk that hangs for one session leaves threads for the others."""
+"""Threads of the worker: a disk that hangs for one session leaves some for the others."""
 _RUN: ContextVar["Run | None"] = ContextVar("run", default=None)
 
 
@@ -111,7 +111,7 @@ class MemberRun:
     def release(self) -> None: ...
 
     async def clear(self) -> int:
-        """Nothing of a run goes on after its end."""
+        """End all that a run began: nothing of it may go on."""
         self.run.cancel()
         if self.run.tasks:
             await asyncio.wait(set(self.run.tasks), timeout=LEFT_WITHIN)
@@ -133,7 +133,7 @@ class MemberRun:
                 self._pack.extend(each)
 
     async def _work(self) -> int:
-        """Return the exit status that its process would have."""
+        """Run the member; return the exit status that its process would have."""
         pack, id = self._pack, self._worker.id
         folder = pack.links / id
         try:
@@ -165,20 +165,20 @@ class Members:
 
     root: Path
     links: Path
-    """A folder for each member's socket lies here."""
+    """The folder with a folder for each member's socket."""
     open_engine: OpenEngine
     watchdog: float | None
     broken: Callable[[str], None]
     """Ends the whole pack at once: a member cannot be ended alone."""
     changed: Callable[[], None] = lambda: None
     extend: Callable[[str], object] = lambda _: None
-    """A member that saves needs more time; in the words of a notice."""
+    """Asks for more time, in the words of a notice, for a member that saves."""
     all: dict[InstanceId, Worker] = field(default_factory=dict)
     _closing: list[InstanceId] = field(default_factory=list)
-    """Those that ran when the end of the pack was asked for."""
+    """Members that ran when the end of the pack was asked for."""
 
     def begin(self) -> None:
-        """Those that were held begin again."""
+        """Begin again the members that were held."""
         for number, held in enumerate(sorted(self.links.iterdir()), 1):
             self._worker(parse_instance_id(held.name)).live(after=number * APART)
 
@@ -199,7 +199,7 @@ class Members:
         return {name: partial(answer, calls.get(name)) for name in ("members", *calls)}
 
     async def hold(self, id: InstanceId) -> None:
-        """Start it, unless it runs; HostError: it ended before it was ready."""
+        """Start a member, unless it runs; HostError: it ended before it was ready."""
         worker = self._worker(id)
         if not worker.status.runs:
             worker.reset_failed()  # its limit is against crash loops, not against the agent
@@ -207,7 +207,7 @@ class Members:
         self.all[id] = worker  # a release that ended meanwhile forgot it
 
     async def release(self, id: InstanceId) -> None:
-        """Stop it, and forget it unless another call starts it again."""
+        """Stop a member, and forget it unless another call starts it again."""
         if (worker := self.all.get(id)) is not None:
             await worker.stop()
             with suppress(OSError):
@@ -216,7 +216,8 @@ class Members:
                 self.all.pop(id, None)  # another release may have forgotten it
 
     def statuses(self) -> dict[str, Mapping[str, Any]]:
-        """One that ends with its pack was stopped by no person: it begins again with it."""
+        """Return each member's status. One that ends with its pack was stopped by no person: it
+        begins again with the next one."""
         ends = {id: {"state": UnitState.DEACTIVATING} for id in self._closing}
         return {id: asdict(member.status) | ends.get(id, {}) for id, member in self.all.items()}
 
@@ -236,7 +237,7 @@ class Members:
 
 
 def read_pack(name: str, _root: Path) -> Identity:
-    """A pack has no file: its name says the engine, its run folder holds the rest."""
+    """Return a pack's identity. It has no file: name and run folder say all."""
     id = parse_instance_id(name)
     return Identity(id, path_of("RUNTIME_DIRECTORY"), id.rpartition("-")[0], {})
 

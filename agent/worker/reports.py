@@ -27,10 +27,10 @@ class Pairing:
     def __init__(self, paired: bool) -> None:
         self._paired = paired
         self.suspect = False
-        """It is unpaired now without a logout: a scan of its code would replace a pairing."""
+        """True if the session is unpaired without a logout: a scan would replace a pairing."""
 
     def judge(self, claim: Claim) -> Claim:
-        """The claim for the agent: a code where a pairing should be becomes AUTH_FAILURE."""
+        """Return the claim for the agent: a code where a pairing should be becomes AUTH_FAILURE."""
         if claim.reason in UNPAIRING:
             self._paired = False
         elif claim.paired:
@@ -47,18 +47,18 @@ class Reports:
     def __init__(
         self, id: InstanceId, changed: asyncio.Event, crashed: Crashed, pairing: Pairing
     ) -> None:
-        """`changed` is set when STATUS= may have to be another."""
+        """Make the reports. `changed` is set when STATUS= may have to be another."""
         self.server: LinkServer | None = None
-        """Tells the agent."""
+        """The link's server, which tells the agent."""
         self.pairing = pairing
         self.progressed_at = 0.0
-        """When a save last told that it goes on."""
+        """Boot time of the last step of a save; 0 = none."""
         self.changed = changed
         self.crashed = crashed
         self.instead: Claim | None = None
-        """It is claimed in place of the engine's claims."""
+        """The claim in place of the engine's; None: the engine's."""
         self.keeper: Keeper = KeepsNothing()
-        """Who takes what arrives."""
+        """The keeper of what arrives."""
         self._id = id
         self._claim = Claim(ConnectionStatus.INITIALIZING, phase="process")
         self._at = self._moved_at = boot_now()
@@ -98,13 +98,13 @@ class Reports:
         self.progressed_at = boot_now()
 
     def current(self) -> Claim:
-        """The newest claim as it stands now: older than when it was made."""
+        """Return the newest claim as it stands now: its proof is older than when it was made."""
         claim, passed = self._claim, boot_now() - self._at
         proof_age = None if claim.proof_age is None else claim.proof_age + passed
         return replace(claim, proof_age=proof_age, still_for=claim.still_for + passed)
 
     def repeat(self) -> None:
-        """Tell the agent, which asks then if it took the session for well."""
+        """Tell the newest claim again: the agent asks then if it took the session for well."""
         if self.server is not None:
             self.server.claim(self.current())
 

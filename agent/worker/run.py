@@ -48,7 +48,7 @@ def share_session(folder: Path) -> int:
 
 
 def _share(folder: int, wanted: int, depth: int) -> Iterator[bool]:
-    """For each entry, whether it was changed."""
+    """Yield for each entry True if it was changed."""
     with suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
             with suppress(OSError):  # gone since, or not ours
@@ -90,7 +90,7 @@ class OwnFolder:
                 weakref.finalize(self, os.close, self._open[name][1])
 
     def refuse_another(self) -> None:
-        """FolderUnusable: another folder stands in the place of one of ours."""
+        """Raise FolderUnusable if another folder stands in the place of one of ours."""
         for path, fd in self._open.values():
             with suppress(OSError):  # nothing is there to write into
                 if not os.path.samestat(path.lstat(), os.fstat(fd)):
@@ -108,7 +108,7 @@ class OwnFolder:
                     crashed(error)
 
     def describe(self) -> Mapping[str, object]:
-        """Inodes by name, and which of them are in no folder any more."""
+        """Return inodes by name, and names of those that are in no folder any more."""
         return {
             "inodes": {name: os.fstat(fd).st_ino for name, (_, fd) in self._open.items()},
             "deleted": [name for name, (_, fd) in self._open.items() if not os.fstat(fd).st_nlink],
@@ -126,7 +126,7 @@ async def work_alone(identity: Identity, link_path: Path) -> int:
 async def run_session(
     identity: Identity, link_path: Path, life: Life, load: Callable[[str], base.OpenEngine]
 ) -> int:
-    """One run of a session, whose folder is locked; return the exit status."""
+    """Run a session once, whose folder is locked; return the exit status."""
     reports = Reports(identity.id, asyncio.Event(), life.crashed, Pairing(identity.paired))
     share_session(identity.folder)  # of a worker that was killed
     if (intake := open_intake(identity, reports)) is not None:
@@ -235,7 +235,7 @@ async def own_use(_args: Mapping[str, Any]) -> Answer:
 
 
 def open_files(pid: int) -> int:
-    """Open files of a process and its children; a sandboxed renderer's cannot be counted."""
+    """Count open files of a process and its children; a sandboxed renderer's cannot be counted."""
     count = 0
     with suppress(OSError):  # it ended, or belongs to another user
         count = len(os.listdir(f"/proc/{pid}/fd"))  # noqa: PTH208 - strings will do

@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 PREPARE, SAVE, CLOSE = 3.0, 20.0, 5.0
-"""Seconds, of a save without a sign of progress; together below the unit's limit for stopping."""
+"""Seconds of each step, of a save without progress; together below the unit's limit of a stop."""
 
 
 async def stop_in_order(

@@ -19,9 +19,9 @@ from agent.worker.reports import Reports
 log = logging.getLogger(__name__)
 
 PROBE_EVERY = 10.0
-"""Where no watchdog asks for pings."""
+"""Seconds between two probes if no watchdog asks for pings."""
 SLOW = 5.0
-"""Seconds. An answer that takes longer the agent shall measure itself: as [health] slow."""
+"""Seconds of an answer, as [health] slow: the agent itself measures a longer one."""
 STATUS_AGAIN = 0.2
 _EVERY = 0.4
 _LIMIT = 0.5
@@ -32,7 +32,7 @@ Together below 1, so that one slow but good answer never costs the worker its li
 async def watch_engine(
     engine: Engine, reports: Reports, notifier: Notifier, watchdog: float | None
 ) -> None:
-    """Probe for ever; tell the manager that the engine answers, and the agent that it shall ask."""
+    """Probe for ever: tell the manager that the engine answers, or the agent that it shall ask."""
     every = min(PROBE_EVERY, watchdog * _EVERY) if watchdog else PROBE_EVERY
     limit = watchdog * _LIMIT if watchdog else PROBE_EVERY
     answered = True
