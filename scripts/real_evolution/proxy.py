@@ -49,7 +49,7 @@ class Proxy:
     async def _take(self, request: web.Request) -> web.StreamResponse:
         self.asked.append((time.time(), f"{request.method} {request.path}"))
         await request.read()
-        # What was asked for goes on when the client has gone, as it does in a proxy that delays.
+        # A request goes on when its client has gone, as it does in a proxy that delays.
         return await self._meddling.carry(request, self._carry)
 
     async def _carry(self, request: web.Request) -> web.StreamResponse:
