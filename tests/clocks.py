@@ -52,7 +52,7 @@ def _gettime_now(which: int) -> float:
 
 
 def _sleep_now(seconds: float) -> None:
-    """What sleeps in a thread sleeps in line."""
+    """A thread's sleep takes no time while the clocks are stopped: they move on by it."""
     if _stopped is None:
         _sleep(seconds)
     else:

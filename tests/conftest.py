@@ -1,4 +1,4 @@
-"""What every test may use."""
+"""Fixtures and guards of every test."""
 
 import asyncio
 import gc
@@ -51,8 +51,8 @@ def _kill_one(pid: int, number: int) -> None:
 
 os.kill = _kill_one
 
-# What is made until the tests are found stays to the end: to look through it again and again, as it
-# grows and later, is time that each process of a run would spend.
+# Objects made until the tests are found stay to the end: each process of a run would spend time on
+# collections that look through them again and again.
 gc.disable()
 
 

@@ -66,7 +66,7 @@ async def _some_steps() -> None:
 async def listening(
     serve: Serve, host: str = "127.0.0.1", port: int = 0, tls: ssl.SSLContext | None = None
 ) -> AsyncIterator[int]:
-    """Its port."""
+    """Yield the listener's port."""
     listener = await Listener(serve).open(host, port, tls)
     try:
         yield listener.port

@@ -25,8 +25,8 @@ LONGEST = (
     "tests/engines/baileys/test_baileys_store.py",
     "tests/metrics/test_rules.py",
 )
-"""What took longest in whole runs: these begin before all rooms where nothing was measured yet, as
-in every new checkout."""
+"""Files that took longest in whole runs: they begin before all rooms where nothing was measured
+yet, as in every new checkout."""
 APART = frozenset({"tests/system/test_package.py"})
 """All that they look at is in machines that they made; the others of tests/system share one."""
 MACHINE = "machine"
@@ -38,7 +38,7 @@ def room(node: str) -> str:
 
 
 def scope(node: str) -> str:
-    """What runs in one process, one test after the other."""
+    """Tests of one scope run in one process, one after the other."""
     file = node.split("::", maxsplit=1)[0]
     return MACHINE if room(node) == "system" and file not in APART else file
 

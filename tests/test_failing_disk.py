@@ -90,7 +90,8 @@ def paired(root: Path) -> Path:
 
 
 def newest_of(root: Path, count: int) -> Snapshot | None:
-    """Of a paired session's snapshots: made once for each count, and copied from then on."""
+    """Return the newest of `count` snapshots of a paired session. They are made once for each
+    count, and copied from then on."""
     kept = root.with_name(f"{count} snapshots")
     if not kept.exists():
         kept.mkdir(mode=0o700)

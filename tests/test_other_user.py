@@ -1,4 +1,4 @@
-"""What root runs as another user gets nothing of root's, whatever that command does."""
+"""A command that root runs as another user gets nothing of root's, whatever it does."""
 
 import fcntl
 import json

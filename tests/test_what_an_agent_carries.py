@@ -1,4 +1,4 @@
-"""What an agent carries of rooms that its settings do not use."""
+"""An agent loads no module of a room that its settings do not use."""
 
 import subprocess
 import sys

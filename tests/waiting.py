@@ -1,4 +1,4 @@
-"""What a test waits by: how often it asks, which process lives, a log that grows meanwhile."""
+"""Tests wait by these: how often they ask, which process lives, a log that grows meanwhile."""
 
 import threading
 import time
