@@ -72,7 +72,7 @@ class House:
         return aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(self.socket_path)), **more)
 
     async def raw(self, sent: bytes, *, within: float = 60.0) -> bytes:
-        """What the server says until it closes."""
+        """Return the bytes that the server sends until it closes."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         try:
             writer.write(sent)

@@ -1,4 +1,4 @@
-"""What a worker left of failed starts is read without trusting it."""
+"""Files that a worker left of failed starts are read without trusting them."""
 
 import json
 from pathlib import Path

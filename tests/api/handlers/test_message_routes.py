@@ -1,4 +1,4 @@
-"""What arrived in a session, over HTTP: pages, long polls, cursors, and who may read."""
+"""Messages that arrived in a session, over HTTP: pages, long polls, cursors, and who may read."""
 
 import asyncio
 from typing import Any

@@ -1,4 +1,4 @@
-"""What /api/health says of the fleet: `ok` only while no session needs a person."""
+"""/api/health says `ok` of the fleet only while no session needs a person."""
 
 from agent.core.model import ConnectionStatus, Health, HealthVerdict, InstanceId
 from tests.api.conftest import House

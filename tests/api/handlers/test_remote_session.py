@@ -1,4 +1,4 @@
-"""What a session has on its backend: what repairs put aside, its end."""
+"""Routes of a session on a backend: records that repairs put aside there, and its end."""
 
 import pytest
 
@@ -24,7 +24,7 @@ RESTORE = f"{REMOVED}/{NAME}/restore"
 
 @pytest.fixture
 async def knows(house, local):
-    """What the engine of `shop` answers to each command."""
+    """Answers of the engine of `shop`, by command."""
     house.supervisor.backends.declare("evo")
     body = {"id": "shop", "engine": "evolution", "backend": "evo"}
     assert (await local.post("/api/instance", json=body)).status == 201

@@ -16,7 +16,7 @@ CODE = {"code": "ABCD-1234", "expires_in": 195.0}
 
 @pytest.fixture
 async def says(house: House, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """What the worker answers to each command, or with which code it refuses."""
+    """Answers of the worker by command, or the code with which it refuses."""
     async with house.local(base_url="http://localhost") as local:
         await local.post("/api/instance", json={"id": "shop", "engine": "web"})
     found: dict[str, Any] = {

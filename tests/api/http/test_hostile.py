@@ -1,4 +1,4 @@
-"""What a hostile or broken client may do: it gets an error, and no other client is affected."""
+"""A hostile or broken client gets an error, and no other client is affected."""
 
 import asyncio
 import errno
