@@ -13,7 +13,7 @@ Misbehaviour = Callable[[asyncio.StreamWriter], Awaitable[None]]
 
 @asynccontextmanager
 async def hostile(behave: Misbehaviour) -> AsyncIterator[str]:
-    """Its address. Each connection gets one answer."""
+    """Yield the address of a server that gives each connection one answer."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError, asyncio.IncompleteReadError):

@@ -1,4 +1,4 @@
-"""What may be done to a session on Evolution, and what is refused without a request."""
+"""Orders to a session on Evolution, some of which are refused without a request."""
 
 import asyncio
 import contextlib
@@ -93,7 +93,7 @@ async def test_a_renewal_gives_back_what_the_session_had(watch: Watch, version: 
 
 
 async def test_a_session_with_a_proxy_of_its_own_goes_out_another_way(watch: Watch) -> None:
-    """Whether its connection proves anything for another session (core/recovery/pairing.py)."""
+    """Such a session proves nothing for sessions on another way (core/recovery/pairing.py)."""
     at, ways = await watch(), []
     (await at.hold("one")).proxy = dict(PROXY)
     await at.hold("two")

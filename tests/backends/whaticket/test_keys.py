@@ -55,7 +55,7 @@ async def test_one_peers_keys_go_and_can_be_put_back(bench: OpenBench) -> None:
     assert {name: at.auth()[name] for name in before} == before
     assert await at.refusal("command", "7", **asked) == "put_back_already"
     at.standin.sessions["8"] = at.standin.sessions.pop("7")  # the server has it no more
-    # What stood in its way was not lost either.
+    # Records that stood in its way were not lost either.
     assert len((await at.do("command", "7", name="removed"))["removed"]) == 2
 
 

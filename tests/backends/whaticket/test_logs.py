@@ -1,4 +1,4 @@
-"""What a log's lines say, files that grow and rotate, and the session that an error counts for."""
+"""Findings of a log's lines, files that grow and rotate, and the session of an error."""
 
 import json
 import os
@@ -133,7 +133,7 @@ def test_what_is_there_at_first_is_old_and_what_comes_is_read_once(tmp_path: Pat
         file.write(f"    at async 55{stack}\n")
     assert peers(files, ends=True) == [PEER] and peers(files) == []
     log.write_text(log.read_text() + ("x" * 999 + "\n") * 2000 + error(PEER))
-    assert peers(files) == [] and "count late" in files.trouble  # so many bytes a time
+    assert peers(files) == [] and "count late" in files.trouble  # a look reads only a part
     assert peers(files) == [PEER] and files.trouble == ""
     log.unlink()
     files = again(files)

@@ -40,7 +40,7 @@ async def test_a_life(bench: OpenBench) -> None:
     assert (at.claim("Shop").reason, at.claim("Shop").paired) == ("", True)
     await at.do("restart", "Shop")
     await at.until(lambda: at.status("Shop") == "CONNECTED", 6)
-    # What changed since the last look may be another pairing.
+    # A session that changed since the last look may have another pairing.
     theirs.pace.restart_after = 6.0
     await theirs.drop()
     await at.until(lambda: at.status("Shop") == "RECONNECTING", 6)
