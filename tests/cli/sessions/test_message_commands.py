@@ -66,7 +66,7 @@ async def test_following_goes_on_past_a_restart_of_the_worker(
     worker.keep("b")
     house.messages.connect_worker("shop")
     await eventually(lambda: "message: b" in said())
-    # What is gone for good ends it.
+    # The command ends when the session is gone for good.
     house.messages.remove("shop")
     await asyncio.to_thread(thread.join, 30)
     assert ended == [3]

@@ -1,4 +1,4 @@
-"""What repairs put aside of a session on a backend, and its pairing code."""
+"""Commands for records that repairs put aside on a backend, and for a pairing code."""
 
 import re
 

@@ -189,7 +189,7 @@ async def end(screen: Screen, eventually: Eventually) -> int:
     def ended() -> bool:
         if not found and (status := screen.ended()) is not None:
             found.append(status)
-        # Its last bytes may come later than its end.
+        # The program's last bytes may come later than its end.
         return bool(found) and "\x1b[?1049l" in screen.read()
 
     await eventually(ended)
