@@ -140,7 +140,7 @@ observations = st.builds(
 
 
 def surroundings(**more):
-    """What is around a session whose repair is decided; all else is in its place later."""
+    """A Case of what is around a session; `case_of` puts its session and verdict in."""
     return Case(None, None, RecoveryPolicy(), WALL, **more)
 
 

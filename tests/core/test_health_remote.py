@@ -1,4 +1,4 @@
-"""What is judged of a session that a server of someone else's runs."""
+"""Verdicts of a session that someone else's server runs."""
 
 from dataclasses import replace
 

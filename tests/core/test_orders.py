@@ -1,4 +1,4 @@
-"""What is planned beside reconnecting and the ladder, and what an operator did past the agent."""
+"""Plans beside reconnecting and the ladder, and acts of an operator past the agent."""
 
 from dataclasses import replace
 

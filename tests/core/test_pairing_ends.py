@@ -1,4 +1,4 @@
-"""A pairing ends by proof or by a person's word, whoever asks for a repair."""
+"""A pairing ends only by proof or by a person's word, for each origin of a repair."""
 
 from dataclasses import replace
 

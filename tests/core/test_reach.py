@@ -1,4 +1,4 @@
-"""What an address that is away does to a session's record, its verdict and its plan."""
+"""An address that is away changes a session's record, its verdict and its plan."""
 
 import pytest
 

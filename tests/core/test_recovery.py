@@ -721,7 +721,7 @@ def test_keys_of_a_server_have_a_step_between_reconnecting_and_unpairing_without
 
 @pytest.mark.parametrize("goal", [Goal.RECOVER, Goal.WORKING_QR, Goal.CLEANUP])
 def test_what_a_person_asked_for_is_not_done_after_an_outage(goal):
-    """Its server was away, and comes back an hour later with the session as it was."""
+    """The session's server was away, and comes back an hour later with the session as it was."""
     well = seen(instance=THERE)
     verdict = judge_health(well, HEALTH, NOW)
     repair = replace(begin_repair(verdict, goal, WALL), consent=Consent.PAIRING)
