@@ -106,7 +106,7 @@ class AgentClient:
         return [sentence for its, sentence in await self.story(id) if its == kind]
 
     async def steps(self, id: str = "a") -> list[str]:
-        """Of its repairs, in order."""
+        """Names of the session's repair steps, in order."""
         return [sentence.split(":")[0] for sentence in await self.told(id, "repair")]
 
     async def unit_state(self, id: str = "a") -> str:
@@ -195,14 +195,14 @@ class RunningAgent(AgentClient):
         return int((await self.show(id))["unit"]["main_pid"])
 
     async def running_pid(self, id: str) -> int:
-        """Of its worker, as soon as there is one: it may be between two runs."""
+        """Return the worker's pid as soon as there is one: it may be between two runs."""
         async with asyncio.timeout(60):
             while not (pid := await self.pid(id)):  # noqa: ASYNC110 - the host tells nothing
                 await asyncio.sleep(0.05)
         return pid
 
     async def kill_worker(self, id: str) -> None:
-        """What is shown as its worker may be one that has just ended: then the next one."""
+        """Kill the worker; or the next one, if the pid shown is of one that has just ended."""
         async with asyncio.timeout(60):
             while True:
                 try:
@@ -250,7 +250,7 @@ async def cli(agent: AgentClient, *words: object, hangs: bool = False) -> tuple[
 
 
 async def done(agent: AgentClient, *words: object) -> str:
-    """What the program said when it did it."""
+    """Return what the command printed; it must succeed."""
     status, said = await cli(agent, *words)
     assert status == 0, said
     return said

@@ -46,7 +46,7 @@ class Packed:
         return int(self.whatsapp.device(IDS[id])["logins"])
 
     async def back(self, **logins: int) -> None:
-        """Logged in again since it had so many logins, and connected."""
+        """Wait until each session has more logins than the number given, and is connected."""
         for id, before in logins.items():
             await self.eventually(
                 lambda id=id, before=before: self.logins(id) > before, True, within=60
@@ -63,7 +63,7 @@ class Packed:
         return next((it for it in workers_in(run) if (run / it / "members" / id).exists()), "")
 
     async def nodes(self, id: str) -> set[int]:
-        """What the session's worker started."""
+        """Pids of the processes that the session's worker started."""
         return children([await self.agent.pid(id)])
 
     async def says(self, id: str) -> None:
@@ -97,7 +97,7 @@ async def end_a_node(packed: Packed) -> None:
 
 
 async def end_a_pack(packed: Packed) -> None:
-    """Its sessions log in again, and no other."""
+    """The killed pack's sessions log in again, and no other."""
     before = {id: packed.logins(id) for id in IDS}
     os.kill(packed.keeper("baileys-1"), signal.SIGKILL)
     await packed.back(desk=before["desk"], shop=before["shop"])

@@ -140,7 +140,7 @@ class Person:
                 yield
 
     async def reads(self, desk: asyncio.subprocess.Process, words: bytes) -> bytes:
-        """What the program said until then."""
+        """Return the program's output up to `words`."""
         assert desk.stdout is not None
         said = b""
         async with asyncio.timeout(90):

@@ -1,4 +1,4 @@
-"""A bot of somebody's own under a real agent: made by name, kept alive, named when it fails."""
+"""A user's own bot under a real agent: made by name, kept alive, named when it fails."""
 
 import asyncio
 import sys
@@ -58,7 +58,7 @@ async def test_a_program_runs_as_an_instance_and_is_named_by_who_creates_it(
     )
     assert (refused, answer["error"]) == (400, "unknown_program")
 
-    # A program that was corrected is started anew by itself.
+    # A program that was corrected is started again by itself.
     agent.config.write_text(agent.config.read_text().replace('"fails"]', '"quiet"]'))
     await agent.do("POST", "/api/reload")
     await eventually(lambda: reason("fails"), "not_told")

@@ -1,4 +1,4 @@
-"""What the agent's end closes: workers of this machine, and no session of a server."""
+"""The agent's end closes workers of this machine, and no session of a server."""
 
 from types import SimpleNamespace
 from typing import Any

@@ -16,7 +16,7 @@ async def reason(agent, id):
 
 
 async def refused(agent):
-    """What it says when it does not start."""
+    """Return the log of an agent that does not start."""
     await agent.start(ready=False)
     async with asyncio.timeout(60):
         assert await agent.process.wait() == 75

@@ -1,4 +1,4 @@
-"""What the machine around a running agent does to it: descriptors, tasks, memory, a disk."""
+"""The machine around a running agent has no descriptors, tasks, memory or disk left."""
 
 import contextlib
 import os

@@ -1,4 +1,4 @@
-"""What the interface shows of why a session fails, of a real worker."""
+"""The interface shows why a session of a real worker fails."""
 
 from collections.abc import Callable
 from typing import Any
