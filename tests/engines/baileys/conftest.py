@@ -23,7 +23,7 @@ from tests.waiting import pause
 
 ACCOUNT, PEER, OTHER = "5511900000001", "5511900000002", "5511900000003"
 NAME = "baileys-1"
-"""Of the pack."""
+"""Name of the pack."""
 
 
 class Bench:
@@ -86,7 +86,7 @@ class Bench:
         kept = self.whatsapp.kept
         if not kept.exists():
             await self.pair()
-            # What the phone gives to a new device has been taken, and is saved.
+            # The device has taken and saved what the phone gives to a new one.
             await self.until(lambda: "accountSyncCounter" in self.creds())
             await self.until(lambda: self.whatsapp.device(self.account)["unconfirmed"] == 0)
             await self.stop()
@@ -134,7 +134,7 @@ class Bench:
 
 
 def run_node(*words: str | Path, **environment: str) -> str:
-    """What a script printed that ended well."""
+    """Return the output of a script of Node, which must end well."""
     done = subprocess.run(
         [find_node(), *words],
         env={**os.environ, **environment},

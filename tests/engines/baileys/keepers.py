@@ -9,7 +9,7 @@ from tests.engines.baileys.conftest import Bench, Heard
 
 
 class Spool(Heard):
-    """Of several workers of one session, one after the other."""
+    """The kept records of a session, over several workers one after the other."""
 
     def __init__(self, kept: dict[str, Mapping[str, Any]] | None = None) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-// What each script of the client's parts begins with: arguments PACKAGES FOLDER, and its own.
+// Each script of the client's parts begins with this: arguments PACKAGES FOLDER, and its own.
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 

@@ -1,4 +1,4 @@
-// What needs no session: polls with their votes, and the marks of a session's own ids. Arguments PACKAGES.
+// Polls with their votes, and marks of a session's own ids, need no session. Arguments PACKAGES.
 import assert from "node:assert/strict";
 import { createCipheriv, createHash, createHmac, randomBytes } from "node:crypto";
 import { client, lib } from "./opened.mjs";
@@ -34,7 +34,7 @@ assert.deepEqual(read("P2", seal(["now"], secret, "P2", "15513@lid", "15511@lid"
 assert.deepEqual(read("P1", seal([], secret, "P1", "5511@s.whatsapp.net", "5512@s.whatsapp.net")), []);
 const other = createHash("sha256").update("never").digest("hex");
 assert.deepEqual(read("P1", seal(["never"], secret, "P1", "5511@s.whatsapp.net", "5512@s.whatsapp.net")), [other]);
-// Somebody else's vote, or one in a poll that is not known here, is nobody's.
+// A vote sealed by another person, or in a poll that is not known here, is not read.
 assert.equal(read("P1", seal(["now"], secret, "P1", "5511@s.whatsapp.net", "5519@s.whatsapp.net")), undefined);
 assert.equal(read("P9", seal(["now"], secret, "P9", "5511@s.whatsapp.net", "5512@s.whatsapp.net")), undefined);
 assert.equal(read("P1", undefined), undefined);
@@ -53,7 +53,7 @@ for (const id of [undefined, "", "3EB0", 7, `${newId(mine)}0`, lib.generateMessa
 let guessed = 0;
 for (let at = 0; at < 50_000; at += 1) guessed += isOwn(mine, "3EB0" + at.toString(16).toUpperCase().padStart(18, "0"));
 assert(guessed < 10, `${guessed} of 50,000 guesses`);
-// A message whose form nobody expected is one of another type; what is for no person is none.
+// A message of an unexpected form is one of another type; content for no person is no message.
 const key = { remoteJid: "15512@lid", remoteJidAlt: "5512@s.whatsapp.net", id: "M1", fromMe: false };
 const records = (content) => recordsOf(lib, { key, message: content, messageTimestamp: 1_800_000_000 }, { me, fresh: true, votes: () => undefined });
 const odd = { kind: "message", id: "m:15512@lid:15512@lid:M1", at: 1_800_000_000, chat: "15512@lid", from_me: false, sender: "15512@lid", alias: "5512@s.whatsapp.net", message_id: "M1", type: "other", fresh: true };

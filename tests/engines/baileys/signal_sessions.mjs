@@ -82,7 +82,7 @@ await keys.transaction(async () => {
   await hearsInGroup("to all after it", await writeToGroup(next, "to all after it"));
 }, "me");
 
-// What is read while another message is on its way stays read.
+// A message that is read while another one is on its way stays read.
 const meanwhile = await write(contact, OURS, "meanwhile");
 let leave;
 const sending = keys.transaction(async () => {

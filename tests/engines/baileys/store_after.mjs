@@ -22,7 +22,7 @@ allow();
 await second;
 assert.deepEqual([onDisk(), beside()], [2, []]);
 
-// What may not be done leaves nothing, and the store goes on.
+// A write that is refused leaves nothing, and the store goes on.
 await assert.rejects(put(3, Promise.reject(new Error("not kept"))), /not kept/);
 assert.deepEqual([onDisk(), beside()], [2, []]);
 await put(4, Promise.resolve());

@@ -1,4 +1,4 @@
-"""What arrives is kept before WhatsApp hears that it was taken: each thing once, and none lost."""
+"""Each arrival is kept before WhatsApp hears that it was taken: once each, and none lost."""
 
 import asyncio
 import base64
@@ -34,7 +34,7 @@ async def test_a_message_is_kept_before_its_receipt_leaves(keeping: Bench) -> No
     spool.goes_on.clear()
     id = await say(keeping, "hello")
     await keeping.until(lambda: spool.asked > asked)
-    # Its key is on the disk as well by then, and takes the place of the last one when it is kept.
+    # The message's key is on the disk as well by then, and replaces the last one when it is kept.
     (new,) = await keeping.until(lambda: list(folder.glob(".session-*.tmp")))
     key = folder / f"{new.name[1:].partition('.json')[0]}.json"
     before = key.read_bytes()
@@ -129,7 +129,8 @@ KINDS: list[tuple[dict[str, Any], dict[str, Any]]] = [
         {"kind": "message_vote"},
     ),
 ]
-"""What is sent, and the fields of its record beside those that each has; of a `message`, else."""
+"""Pairs of what is sent, and its record's fields beside those of each record; the kind is
+`message` unless given."""
 
 
 async def test_every_kind_of_message_becomes_its_record(keeping: Bench) -> None:
@@ -231,7 +232,7 @@ async def test_on_a_full_disk_whatsapp_keeps_the_messages_and_hears_of_none(keep
         assert keeping.whatsapp.receipts(ACCOUNT, id) == []
     assert keeping.whatsapp.device(ACCOUNT)["unconfirmed"] == 3
     assert keeping.heard.count("crypto_error") == 0
-    # Each login is told once, and nothing is taken, as long as there is no room.
+    # The agent hears once of each login, and nothing is taken, as long as there is no room.
     await keeping.engine.connect()
     await keeping.until(lambda: len(reasons(spool)) == 2)
     assert keeping.whatsapp.device(ACCOUNT)["unconfirmed"] == 3

@@ -1,4 +1,4 @@
-"""What a contact chooses — names, sizes, numbers — costs that contact's keys at most."""
+"""Values that a contact chooses — names, sizes, numbers — cost that contact's keys at most."""
 
 import asyncio
 import json

@@ -159,7 +159,7 @@ def test_credentials_that_are_not_linked_yet_are_not_looked_at(tmp_path: Path) -
 
 @pytest.mark.timeout(30)
 def test_a_pipe_in_the_place_of_credentials_is_waited_for_by_nobody(tmp_path: Path) -> None:
-    """Nobody writes into it: who opens it to read would wait for ever."""
+    """No process writes into the pipe: to open it for reading would wait for ever."""
     os.mkfifo(tmp_path / CREDS)
     os.mkfifo(tmp_path / NOTE)
     with pytest.raises(EngineError, match="not what belongs there"):

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 
 @dataclass
 class Files:
-    """What contacts send to a session that keeps what arrives."""
+    """Files that contacts send to a session that keeps them."""
 
     bench: Bench
 
@@ -58,7 +58,7 @@ async def test_files_of_each_kind_are_loaded_and_the_phone_gives_again_what_is_g
     assert bench.whatsapp.files()["again"] == again + 1
     assert await files.refusal((await files.say("image", how="lost"))["record"]) == "media_gone"
 
-    # Where the contact says it is, nobody is asked.
+    # The address that the contact names is never asked.
     asked = bench.whatsapp.files()["asked"]
     url = "http://127.0.0.1:1/latest"
     for fields in ({"directPath": url}, {"directPath": "//127.0.0.1:1/x"}):
@@ -66,7 +66,7 @@ async def test_files_of_each_kind_are_loaded_and_the_phone_gives_again_what_is_g
         assert await files.refusal(led["record"]) == "media_refused"
     assert bench.whatsapp.files()["asked"] == asked
 
-    # A load that nobody goes on with leaves room for others, and the connection's end ends it.
+    # A load that its reader gives up leaves room for others, and the connection's end ends it.
     held = [await files.say("video", how="held", bytes=2 << 20) for _ in range(6)]
     for each in held:
         pieces = bench.engine.load_media(each["record"])

@@ -45,7 +45,7 @@ def record(bench: Bench, kind: str = "message", **fields: Any) -> Mapping[str, A
 
 
 async def said(bench: Bench, text: str, **how: Any) -> Mapping[str, Any]:
-    """What a contact wrote, as it is kept."""
+    """Let a contact write; return the record that is kept of it."""
     if group := how.get("group"):
         id = await asyncio.to_thread(
             bench.whatsapp.say_in_group, how.get("by", PEER), ACCOUNT, group, text

@@ -1,4 +1,4 @@
-"""What a store must hold to read on: a copy of some age, or a part of one, is put back."""
+"""A store reads on after a copy of some age, or a part of one, was put back."""
 
 import asyncio
 import shutil

@@ -26,7 +26,7 @@ def by_lid(user: str) -> str:
 
 
 async def ask_again(bench: Bench, id: str, **sender: str) -> None:
-    """Somebody says that he could not read it; returns when the session is done with that."""
+    """A reader says that he could not read it; returns when the session is done with that."""
     count = {"tag": "retry", "attrs": {"count": "1", "id": id, "t": "1", "v": "1"}}
     attrs = {"id": id, "type": "retry", "t": "1", **sender}
     stanza = {"tag": "receipt", "attrs": attrs, "content": [count, REGISTRATION]}

@@ -67,7 +67,7 @@ def strays() -> None:
 
 
 def shows() -> None:
-    """Its environment and its open files, for whoever looks."""
+    """Write the bot's environment and open files into `shown`, for the test."""
     files = [file.name for file in Path("/proc/self/fd").iterdir()]
     shown = {"environment": dict(os.environ), "files": files, "folder": str(Path.cwd())}
     (HERE.parent / "shown").write_text(json.dumps(shown))

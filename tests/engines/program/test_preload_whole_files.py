@@ -42,8 +42,8 @@ Promise.all(all).then(() => console.log("written"));
 
 
 def run_node(folder: Path, text: str, name: str = "script.cjs") -> str:
-    """What a program prints under the module that Node loads before it, with nobody at the other
-    end."""
+    """Return the output of a program under the module that Node loads before it. No worker is at
+    the other end."""
     if (node := shutil.which("node")) is None:
         lacks("node is not installed")
     (folder / name).write_text(text)

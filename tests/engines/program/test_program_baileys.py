@@ -114,7 +114,7 @@ async def test_a_bot_is_left_to_itself_as_long_as_it_comes_back(bot: BotBench) -
 
 
 async def test_a_bot_notices_nothing(bot: BotBench) -> None:
-    """Its arguments, options, environment, output, signals and exit status are its own."""
+    """The bot's arguments, options, environment, output, signals and exit status are its own."""
     bot.run_bot("plain.mjs", "--shop", "1 2", environment=["NODE_OPTIONS=--no-warnings"])
     link = await bot.linked()
     await bot.is_now("QR_REQUIRED")
@@ -135,7 +135,7 @@ def stands_still(pid: int) -> bool:
 async def test_a_bot_that_was_killed_is_not_started_on_spoilt_files(
     bot: BotBench, how: str
 ) -> None:
-    """Its worker runs on, and looks before each start: the bot would begin anew over them."""
+    """The worker runs on, and looks before each start: the bot would begin again over them."""
     link = await bot.pair()
     pid = (await link.call("probe"))["detail"]["pid"]
     os.kill(pid, signal.SIGSTOP)

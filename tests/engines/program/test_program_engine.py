@@ -1,4 +1,4 @@
-"""A bot of somebody's own as a session: what it tells, how it ends, what it gets."""
+"""A user's own bot as a session: what it tells, how it ends, what it gets."""
 
 import asyncio
 import json
@@ -147,7 +147,7 @@ async def test_a_bot_gets_its_own_environment_and_one_open_file(bench: ProgramBe
 
 
 async def test_a_name_that_agent_toml_does_not_have_runs_nothing(bench: ProgramBench) -> None:
-    # What a session's own settings say is no command.
+    # A command in a session's own settings is never run.
     settings = {"program": "bot", "[declared]": {"name": "bot", "command": ["touch", "ran"]}}
     bench.identity(engine="program", settings=settings)
     bench.start(identity=False)

@@ -1,4 +1,4 @@
-"""A program's session folder: what is known of it, and what never starts a bot anew."""
+"""A program's session folder: what is known of it, and states on which no bot starts."""
 
 import json
 import os
@@ -53,7 +53,7 @@ def test_keys_of_baileys_are_found_and_judged(session: Path, inner: str) -> None
 
 
 def test_credentials_of_a_bot_that_is_not_on_baileys_are_no_damage(session: Path) -> None:
-    """Its name for them is the same: a repair would put them aside, and end its pairing."""
+    """The bot names them as Baileys does: a repair would put them aside, and end its pairing."""
     place = session / "own"
     place.mkdir()
     (place / "creds.json").write_text(json.dumps({"token": "of its own"}))
@@ -107,7 +107,7 @@ def test_local_auth_is_found_copied_and_restored(session: Path) -> None:
     root, shop = session.parents[1], Instance(InstanceId("shop"), "program", True)
     copy = take_snapshot(root, Subject(shop, True, "5511900000001", "test"))
 
-    # What a power cut leaves of it is seen, and the copy is whole without the browser's caches.
+    # Damage by a power cut is seen, and the copy is whole without the browser's caches.
     (store / "CURRENT").write_bytes(b"")
     assert files_of(session) is SessionFiles.DAMAGED
     restore_snapshot(root, shop, copy, "a test")
@@ -127,7 +127,7 @@ def test_keys_are_found_where_the_note_says(session: Path) -> None:
     place = session / "data" / "auth"
     place.mkdir(parents=True)
     (place / "creds.json").write_bytes(b"")
-    assert files_of(session) is SessionFiles.WHOLE  # nobody knows them
+    assert files_of(session) is SessionFiles.WHOLE  # no note says that they are the session's
     write_note(session, "5511900000001", "data/auth")
     assert files_of(session) is SessionFiles.DAMAGED
     with pytest.raises(EngineError, match="would begin again over it"):

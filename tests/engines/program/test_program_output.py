@@ -1,4 +1,4 @@
-"""What a program prints, without what opens a door."""
+"""A program's output without its secrets."""
 
 import logging
 import subprocess

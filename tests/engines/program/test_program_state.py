@@ -1,4 +1,4 @@
-"""What a program tells, as claims; what cannot be started, and why. Without a worker."""
+"""Claims of what a program tells; programs that cannot be started, and why. Without a worker."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +28,7 @@ from tests.engines.heard import Heard
         ({"reason": "qr_idle"}, "QR_REQUIRED", "qr_idle"),
         ({"code": 777}, "RECONNECTING", "unknown"),
         ({}, "RECONNECTING", "connection_lost"),
-        # What is the agent's to say, no program says.
+        # A program cannot give a reason that only the agent gives.
         ({"reason": "session_damaged", "code": 503}, "RECONNECTING", "service_unavailable"),
         ({"reason": ["x"], "code": "503", "raw": 7}, "RECONNECTING", "connection_lost"),
     ],

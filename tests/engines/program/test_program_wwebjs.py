@@ -26,14 +26,14 @@ class ClientBench(ProgramBench):
     phone: Path
 
     async def happens(self, **what: Any) -> None:
-        # Its path is there a moment before it listens, and may be longer than an address can be.
+        # The phone's path is there a moment before it listens, and may be too long for an address.
         path, line = os.path.relpath(self.phone), json.dumps(what).encode()
         with socket.socket(socket.AF_UNIX) as phone:
             await self.until(lambda: phone.connect_ex(path) == 0)
             phone.sendall(line)
 
     def sent(self) -> list[dict[str, Any]]:
-        """What the program's client was asked for, by whomever."""
+        """Requests that the program's client got, by the program or the worker."""
         path = Path(f"{self.phone}.sent")
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 

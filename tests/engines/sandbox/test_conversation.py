@@ -1,4 +1,4 @@
-"""What contacts write to the sandbox's account, and what they get: nothing lost, nothing twice."""
+"""Contacts write to the sandbox's account and get messages: none is lost, none comes twice."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence

@@ -49,7 +49,7 @@ class Bench(conftest.Bench):
     claimed = conftest.Bench.status
 
     async def came(self, status: ConnectionStatus, since: int) -> Claim:
-        """Wait until this was claimed after so many claims; another one may have followed."""
+        """Wait until `status` was claimed after `since` claims; another claim may have followed."""
         await self.until(lambda: any(claim.status is status for claim in self.claims[since:]))
         return next(claim for claim in self.claims[since:] if claim.status is status)
 
@@ -69,7 +69,7 @@ class Bench(conftest.Bench):
         return list(processes_below(worker))[1]
 
     async def probe(self, *names: str) -> Mapping[str, Any]:
-        """What a deep probe tells, once the page answers one and tells these details of itself."""
+        """Return a deep probe's answer once the page answers one with these details."""
         async with asyncio.timeout(60):
             while True:
                 with suppress(EngineError):
@@ -82,7 +82,7 @@ class Bench(conftest.Bench):
         return (await self.probe(name))["detail"][name]
 
     async def kill_worker(self) -> None:
-        """Its browser ends with it, without being asked."""
+        """Kill the worker; its browser ends with it, without being asked."""
         assert self.process is not None
         tree = list(processes_below(self.process.pid))
         self.process.kill()
@@ -131,7 +131,7 @@ def renderers_below(pid: int) -> list[int]:
 
 
 def entries(folder: Path) -> list[Path]:
-    """Of a process's folder; none where it has ended."""
+    """Entries of a process's folder; none where the process has ended."""
     try:
         return list(folder.iterdir())
     except OSError:

@@ -1,4 +1,4 @@
-"""What counts as progress of a start, and what a document is: pure, with invented looks."""
+"""Progress of a start, and the judgement of a document: pure, with invented looks."""
 
 import pytest
 

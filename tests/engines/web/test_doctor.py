@@ -1,4 +1,4 @@
-"""What keeps the web engine from working on a machine: each finding with its cure."""
+"""`doctor` finds what keeps the web engine from working on a machine, and names the cure."""
 
 import json
 import os

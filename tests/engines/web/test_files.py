@@ -57,7 +57,7 @@ async def test_the_page_loads_files_and_says_which_are_gone(
     monkeypatch.setattr(page_calls, "FILE_LOOK", 0.1)  # the page still loads when it is asked first
     assert await loaded(watched, by_id["F3"]) == b"takes its time"
 
-    # A load that nobody goes on with leaves room for others.
+    # A load that its reader gives up leaves room for others.
     for _ in range(6):
         pieces = load_media(watched.page, by_id["F1"])
         while not await anext(pieces):

@@ -75,7 +75,7 @@ class Table:
         return read_mark(self.folder).at
 
     async def compared(self, more: int) -> None:
-        """So many comparisons later."""
+        """Wait for `more` further comparisons."""
         wanted = len(self.page.since) + more
         await Bench.until(lambda: len(self.page.since) >= wanted)
 

@@ -68,7 +68,7 @@ class Watched:
         await Bench.until(lambda: word in self.words, within=60)
 
     async def record(self, kind: str, count: int = 1, within: float = 30.0) -> Mapping[str, Any]:
-        """The newest of so many records of that kind, by events."""
+        """Wait for `count` records of that kind by events; return the newest."""
         async with asyncio.timeout(within):
             while True:
                 told = await self.page.ask("records.take", self.document, self.done, within=30)
@@ -80,7 +80,7 @@ class Watched:
                 await asyncio.sleep(0.02)
 
     async def compare(self, failing: int = 0) -> list[Mapping[str, Any]]:
-        """What a comparison of a page finds that had no events."""
+        """Return the records that a comparison finds of a page that had no events."""
         told = await self.page.ask("records.compare", self.since, 60, within=61)
         assert (told["cut"], told["failed"]) == (False, failing)
         found: list[Mapping[str, Any]] = []
@@ -214,7 +214,7 @@ async def test_what_happens_to_messages_is_a_record_by_event_and_the_same_one_by
     found = await watched.compare()
     ids = [each["id"] for each in found]
     by_events = {each["id"] for each in watched.taken if each["kind"] != "call"}
-    # Of a deleted message its deletion is left.
+    # Only the deletion of a deleted message is left.
     assert set(ids) == by_events - {f"m:{ANN_JID}:{ANN_JID}:D1"}
     assert not any(each.get("fresh") for each in found)
     moments = [each["at"] for each in found if each["kind"] == "message"]

@@ -29,7 +29,7 @@ async def test_a_kill_as_soon_as_a_pairing_is_published_loses_it_not(
     else:
         await bench.kill_worker()
         await bench.start(paired=True)
-    # What the next browser shows, not what the first one said last.
+    # Wait for claims of the next browser: the first one's last claim is still there.
     await bench.until(lambda: stand_in.clients and stand_in.page().number > page.number)
     await bench.until(lambda: bench.claims[-1].status in SETTLED)
     assert bench.claims[-1].status is Status.CONNECTED

@@ -1,4 +1,4 @@
-"""Messages through the real worker: every kind, every outcome, and what is told of them."""
+"""Messages through the real worker: every kind, every outcome, and the events of each."""
 
 import base64
 from collections.abc import Mapping

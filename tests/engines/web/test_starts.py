@@ -1,4 +1,4 @@
-"""What comes instead of WhatsApp Web, how a start goes on or does not, and the load past caches."""
+"""Pages that come instead of WhatsApp Web, progress of a start, and the load past caches."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What each word and each look at the page means."""
+"""Claims that follow from each word and each look at the page."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""What goes wrong with a page, a phone or an account, in the real worker."""
+"""Faults of a page, a phone or an account, in the real worker."""
 
 import asyncio
 import json

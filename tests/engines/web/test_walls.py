@@ -1,4 +1,4 @@
-"""What surrounds a session: its sandbox, its silence towards others, its memory, its neighbours."""
+"""Walls around a session: its sandbox, its silence towards others, its memory, its neighbours."""
 
 import asyncio
 import os
