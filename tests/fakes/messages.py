@@ -18,7 +18,7 @@ from tests.fakes.supervisor import make_view
 
 
 class FakeWorker:
-    """Its messages.db is in memory; `first`: the cursor of the first record that it ever keeps."""
+    """A worker with messages.db in memory; `first`: cursor of the first record that it keeps."""
 
     def __init__(self, first: int = 1) -> None:
         self._db = sqlite3.connect(":memory:")
@@ -106,7 +106,7 @@ class FakeMessages:
         self.reader.forget(InstanceId(name))
 
     def keep(self, name: str, *texts: str) -> None:
-        """Its worker keeps them, and tells."""
+        """Let the session's worker keep `texts`, and tell the reader."""
         self.workers[InstanceId(name)].keep(*texts)
         self.tell(name)
 
@@ -121,7 +121,7 @@ class FakeMessages:
         self.tell(name)
 
     def here(self, id: InstanceId) -> bool:
-        """Its worker answers."""
+        """True if the session's worker answers."""
         return id not in self._away and self.workers[id].leave.is_set()
 
     # As the reader asks

@@ -156,9 +156,9 @@ class FakeSupervisor:
         self.sent: list[tuple[InstanceId, dict[str, Any]]] = []
         self.commands: list[tuple[InstanceId, str, dict[str, Any]]] = []
         self.how: dict[str, tuple[float, bool]] = {}
-        """Of each command: how long it might take, and whether alone."""
+        """Command → the seconds that it might take, and True if it was alone."""
         self.answers: dict[str, Mapping[str, Any] | Exception] | None = None
-        """What the engine knows; None: it does whatever it is told."""
+        """Command → the engine's answer; None: the engine takes every command."""
         self.checked: list[InstanceId] = []
         self.takes_long_to_stop = False
         self.codes: dict[InstanceId, Qr] = {}
