@@ -61,7 +61,7 @@ def is_ready(url: str) -> bool:
 
 
 def own_addresses(names: str) -> dict[str, str]:
-    """Of this machine, and of no other test that runs now."""
+    """Name → an address of this machine that no other test uses now."""
     net = f"127.{os.getpid() % 250 + 1}.{os.getpid() // 250 % 250 + 1}"
     return {name: f"{net}.{at}" for at, name in enumerate(names, 1)}
 

@@ -110,7 +110,7 @@ async def test_a_session_runs_with_its_machines_lease_only(
         await eventually(lambda: json.loads(orders.read_text()), {"s": ["running", 1]})
         await agent.do("POST", "/api/instance/s/stop")
         assert await its(store, "s", "wanted") == "stopped"
-        # Its folder is gone, and a person wants a new one.
+        # The session's folder is gone, and a person wants a new one.
         (agent.state / "sessions/s").rename(agent.state / "aside")
         await agent.do("POST", "/api/instance/s/start")
         await eventually(lambda: reason(agent, "s"), "session_missing")
@@ -143,7 +143,7 @@ async def test_a_session_of_another_machine_never_starts_here(
     async with store_of(etcd) as store:
         await a.start()
         await connected(a, eventually, "s")
-        # Its folder lies on the disk of b, too.
+        # The session's folder lies on the disk of b, too.
         await b.start()
         await eventually(lambda: is_well(b))
         assert (await b.ask("GET", "/api/instance/s"))[1]["error"] == "no_part", "it has no key"

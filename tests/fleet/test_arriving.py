@@ -37,7 +37,7 @@ async def rows(agent: RunningAgent, *, others: bool = False) -> list[Any]:
 
 
 async def said(agent: RunningAgent) -> str:
-    """Of the first session of another machine."""
+    """The sentence of the first session of another machine, up to its first comma."""
     return str((await rows(agent, others=True))[0]["sentence"]).partition(",")[0]
 
 
@@ -85,7 +85,7 @@ async def test_a_machine_takes_over_and_gives_back(
         await any_machine_is_asked(a, b)
         await eventually(lambda: outbox(a), ["read"])
         behind = f"{ONE}/messages?after={(await a.do('GET', f'{ONE}/messages'))['next']}"
-        # Its machine is dead, as far as others see: it goes on there, as it was ordered last.
+        # The session's machine is dead, as far as others see: it goes on there, as ordered last.
         pid = await a.pid("s")
         await a.do("POST", "/api/instance/s/stop")
         assert b'"stopped"' in Standby(b.state / "fleet/standby", KEY).build("s")["instance.json"]
@@ -102,7 +102,8 @@ async def test_a_machine_takes_over_and_gives_back(
         assert [await its(store, "s", it) for it in ("machine", "epoch")] == ["b", 2]
         assert "message_gap" in str(await b.do("GET", behind)), "its machine may have taken more"
         # The machine comes back: its folder is old, and goes once it has a copy of the newer one.
-        # What only it had accepted is sent there: no copy has it, as its machine died meanwhile.
+        # A message that only this machine had accepted is sent there: no copy has it, since the
+        # machine died meanwhile.
         late = "id = 'out_late', state = 'sending', message_id = '', repeats = '', content = ?"
         content = json.dumps({"key": "k", "to": PEER, "type": "text", "text": "late"})
         with closing(sqlite3.connect(a.state / "outbox.db")) as db, db:
@@ -121,7 +122,7 @@ async def test_a_machine_takes_over_and_gives_back(
         await eventually(lambda: rows(b), [])
         await eventually(lambda: is_well(b))
         assert "cannot go on with it" not in a.log.read_text()
-        # Its machine is to be empty.
+        # An operator wants the session's machine empty.
         await done(a, "fleet", "drain")
         await eventually(lambda: is_up(b, account))
         assert " drained " in (await cli(b, "fleet", "status"))[1]
@@ -168,7 +169,7 @@ async def any_machine_is_asked(a: RunningAgent, b: RunningAgent) -> None:
     shown = (await b.ask("GET", f"{ONE}/details", None, looks))[1]["settings"]
     assert [shown["name"], (await b.ask("DELETE", ONE, None, looks))[0]] == ["token=[removed]", 403]
     assert f"uid {os.getuid()} via machine b: PATCH {ONE}" in a.log.read_text()
-    # What another machine may not ask.
+    # Requests that another machine may not make
     machines = (await b.do("GET", "/api/fleet"))["machines"]
 
     async def code(path: str, name: str = "b", epoch: Any = 1, body: Any = None) -> tuple[int, str]:

@@ -237,7 +237,7 @@ def test_messages_and_what_waits_to_be_sent_are_a_part_of_it(
     (tmp_path / "outbox/media0").unlink()
     found = files()
     assert (b'"sent"' in found["outbox.json"], "outbox/media0" in found) == (True, False)
-    # Its worker was killed as it made its log, or took it away.
+    # The session's worker was killed as it made its log, or took it away.
     log, index = (session.parent / f"messages/messages.db-{it}" for it in ("wal", "shm"))
     head, _ = log.read_bytes()[:32], worker.close()
     for log_is, index_is in ((head, bytes(1 << 15)), (head * 2, None), (b"", None)):

@@ -68,7 +68,7 @@ class Real(World):
         return await forward(self.b, id, request)
 
     async def has(self, id: str = "s", engine: str = "sandbox") -> Mock:
-        """Its folder."""
+        """Give this machine the session's folder; return its facts."""
         facts = Mock(leased=True, should_run=True, instance=Mock(engine=engine, backend=""))
         facts.instance.settings = {"program": "bot"}
         facts.unit.runs, facts.action.is_start = False, False
@@ -95,7 +95,7 @@ async def test_a_session_without_files_is_deleted_unless_a_copy_may_be_left(it: 
     await it.until(lambda: it.machine("a").lost, 2 * TTL)
     with code_is("owner_changed"):
         await it.ask("DELETE", "there")
-    # What is no copy lies beside the others, and the session is as one that has none.
+    # A file that is no copy lies beside the copies, and the session is as one without a copy.
     await it.until(lambda: "not on b" in it.b.unsettled["here"], TTL)
     assert [*it.root.glob("b/fleet/standby-damaged-here-*/log")]
     assert (await it.ask("DELETE", "here")).status == 200
@@ -112,7 +112,7 @@ async def test_a_name_is_free_unless_a_session_of_it_is_elsewhere_or_on_its_way(
         it.b.may_make(S, "create s")
     await it.until(lambda: it.registry.create.await_count, TTL)
     await create_declared(it.registry, it.b._supervisor.settings.config.instance)  # a reload
-    # Of agent.toml's, the one that no other machine has.
+    # Only the declared session that no other machine has is created.
     assert [it.args[0].id for it in it.registry.create.await_args_list] == ["mine", "mine"]
     for id, machine in (S, "b"), (T, "a"):
         it.b.view.sessions[id] = Seen(Session(machine, 2), 1, 0.0)
@@ -145,7 +145,7 @@ async def test_an_order_that_may_not_last_is_refused_or_called_unsure(it: Real) 
     it.b.keeper.leaving.clear()
     it.b.keeper.starts_at = now() + 12.0
     assert await it.ask("POST") is None and it.b._may_write(), "it waits for the new lease"
-    # Its agent stops, or etcd is away.
+    # The session's agent stops, or etcd is away.
     it.memory.off, facts.should_run, it.registry.facts["z"] = True, False, Mock(leased=False)
     assert await it.ask("POST", "z") is None, "a backend's needs no etcd"
     for it.registry.stopping in (True, False):
@@ -156,7 +156,7 @@ async def test_an_order_that_may_not_last_is_refused_or_called_unsure(it: Real) 
     it.registry.facts["t"] = facts
     with code_is("unsure"):
         await it.b.made(T, "create t")
-    # Its session went on elsewhere while the agent was frozen.
+    # The session went on elsewhere while the agent was frozen.
     it.write("s", Session("a", 2))
     order = asyncio.create_task(it.ask("DELETE"))
     await asyncio.sleep(0)
@@ -194,7 +194,7 @@ async def test_a_session_that_nothing_copies_leaves_no_folder_unless_it_is_back(
     with patch.object(it.b, "copies", None):  # its fleet.key is gone: nothing is brought there
         await it.b._let_go(InstanceId("theirs"), moved=True)
     assert (it.b._arriving.retire.await_count, it.b._arriving.let_go.await_count) == (1, 0)
-    # What was accepted as a session went follows it, once its machine takes it.
+    # A message that was accepted as its session went follows it, once the new machine takes it.
     it.b.copies.peers.pass_on.side_effect = [TryLater("not now"), *[None] * 99]
     it.b._senders["m"], _ = Mock(), it.write("m", Session("a", 1))
     await it.until(lambda: it.b._arriving.let_go.await_count, TTL)
@@ -221,7 +221,8 @@ async def test_an_older_disk_or_a_lost_folder_goes_on_with_copies(it: Real) -> N
     assert not it.b.engines()
     del it.b._may_write
     await it.until(it.b.engines, TTL)
-    # Its folder is lost: copies in sync count alone. Where all are away, their disk may come yet.
+    # The session's folder is lost: copies in sync count alone. Where all are away, their disk may
+    # come yet.
     for id in S, T:
         row = it.b.copies.rows[id] = Row(Changed(Path(), id, "", Mock()), 1, lost=True)
     await asyncio.sleep(TTL)

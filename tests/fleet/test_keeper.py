@@ -333,7 +333,7 @@ async def test_a_hand_over_is_void_after_a_takeover_and_after_nothing_else(world
     await asyncio.sleep(0)
     assert await b.hand_over("s1", "c", lambda: asyncio.sleep(0.03, b.wake())) == "c"
     assert await changing
-    # Its owner was cut off, and lost, while it sent the files.
+    # The session's owner was cut off, and lost, while it sent the files.
     a, taker = world.hosts["a"], world.sessions()["s0"].copies[0]
 
     async def push() -> None:

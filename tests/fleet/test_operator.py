@@ -1,4 +1,4 @@
-"""What an operator decides about the fleet's store: accept, forget."""
+"""An operator decides about the fleet's store: accept, forget."""
 
 import asyncio
 import subprocess

@@ -63,7 +63,7 @@ class Host:
         self.tasks = [*map(asyncio.create_task, (self.copies.run(), self.copies.peers.run()))]
 
     async def kill(self) -> None:
-        """Its agent."""
+        """Kill the host's agent."""
         for task in self.tasks:
             task.cancel()
         for result in await asyncio.gather(*self.tasks, return_exceptions=True):
@@ -93,7 +93,7 @@ class Host:
             raise VaultError("cannot write", code="disk_full")
         self._take(sealed)
 
-    # What the copies ask of their machine and its keeper.
+    # Questions of the copies to their machine and its keeper
 
     def engines(self) -> dict[InstanceId, str]:
         return {InstanceId(id): it.engine for id, it in self.view.owned(self.name).items()}
@@ -263,7 +263,7 @@ async def test_a_flush_waits_for_the_machines_with_copies(world: World) -> None:
         world.write()
         await a.copies.flush(ID)
         assert not any(map(world.lacks, "bc"))
-    # Its run ends in the middle of a look, as at a stop.
+    # The run of the copies ends in the middle of a look, as at a stop.
     look = a.copies._look
 
     def cancelled(*given: Any) -> Any:
@@ -294,7 +294,7 @@ async def test_a_push_ends_with_the_same_bytes_there_or_an_error(world: World) -
         await a.copies.push(ID, name)
         assert not world.lacks(name)
         await world.sleep(world.draw.random())
-    # What was still on its way does not come in its place.
+    # Changes that are still on their way must not come instead of the next push.
     await world.until(world.in_sync())
     a.lossy = 1.0
     world.write()
@@ -343,7 +343,7 @@ async def test_a_session_that_is_too_large_keeps_no_other_from_its_copies(world:
     a.here = lambda: {other: Mock()}
     with pytest.raises(VaultError, match="damaged"):
         await a.copies.push(other, "b")
-    # Its agent begins again, and no other machine is there.
+    # The host's agent begins again, and no other machine is there.
     await a.kill()
     world.hosts["b"].cut = world.hosts["c"].cut = True
     (a.root / other / "session").rename(a.root / "aside")

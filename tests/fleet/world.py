@@ -134,7 +134,7 @@ class Host:
             self.tasks.append(asyncio.create_task(work))
             await self.tasks[-1]
 
-    # What the keeper asks of it.
+    # Questions of the keeper to its host
 
     def describe(self) -> Machine:
         return Machine(address="127.0.0.1:9", capacity=1000, engines=("baileys",))
