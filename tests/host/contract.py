@@ -1,4 +1,4 @@
-"""What both hosts do in the same order and the same words, with the stand-in as their worker."""
+"""Both hosts do this in the same order and the same words, with the stand-in as their worker."""
 
 from collections.abc import Callable
 

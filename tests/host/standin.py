@@ -64,7 +64,7 @@ def main(id: str) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if habit == "family":
         have_children(id)
-    if habit == "late":  # by so many seconds
+    if habit == "late":  # by the seconds in its id
         say("EXTEND_TIMEOUT_USEC=30000000")
         time.sleep(float(id.partition("-")[2] or 2.5))
     if habit == "locker":

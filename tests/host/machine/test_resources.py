@@ -1,4 +1,4 @@
-"""What a worker uses is measured over its whole tree, and never guessed."""
+"""A worker's memory and processor time are measured over its whole tree, and never guessed."""
 
 import asyncio
 import os

@@ -160,7 +160,7 @@ async def test_a_foreign_process_cannot_speak_for_a_worker(open_host, tmp_path):
 
 
 def test_a_module_in_the_agents_current_folder_is_not_run(tmp_path, monkeypatch):
-    """Whoever may write there (/tmp, a bot's folder) would run as the agent's user."""
+    """Code of each user who may write there (/tmp, a bot's folder) would run as the agent's."""
     for name in ("json", "asyncio", "agent"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit(99)\n")
     monkeypatch.chdir(tmp_path)
