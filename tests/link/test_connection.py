@@ -35,7 +35,7 @@ def greeting(**changed: Any) -> dict[str, Any]:
 
 
 class Ears:
-    """What an agent heard on a link."""
+    """Claims, happenings and ends that an agent heard on a link."""
 
     def __init__(self) -> None:
         self.claims: list[tuple[str, Claim]] = []
