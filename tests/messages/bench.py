@@ -32,7 +32,7 @@ class Phone:
     shown: dict[InstanceId, Session] = field(default_factory=lambda: {ID: make_view(ID)})
     tried: list[str] = field(default_factory=list)
     heard: dict[str, tuple[str, str]] = field(default_factory=dict)
-    """What the contacts see, by WhatsApp's id: to whom, and the text."""
+    """WhatsApp's id → the contact, and the text that the contact sees."""
     refuses: dict[str, list[WaError]] = field(default_factory=lambda: defaultdict(list))
     """By text, one for each try."""
     takes: float = 0.0
@@ -98,7 +98,7 @@ class Workers:
 
 
 class Agent:
-    """Of one life; `kill` ends it without a farewell."""
+    """One life of an agent; `kill` ends it without a farewell."""
 
     def __init__(self, folder: Path, phone: Phone) -> None:
         self.folder, self.phone, self.bus = folder, phone, EventBus()
@@ -131,7 +131,7 @@ class Agent:
         await self.store.close()
 
     async def kill(self) -> None:
-        """What its tasks would write at their end is written by none."""
+        """End the agent's tasks; none of them writes what it would write at its end."""
         sending = self.sending
         if (outbox := sending._outbox) is not None:
             await outbox.writer.close()

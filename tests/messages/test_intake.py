@@ -1,4 +1,4 @@
-"""What a worker does with messages that arrive: WhatsApp hears of them when the disk has them."""
+"""A worker keeps messages that arrive: WhatsApp hears of them when the disk has them."""
 
 import asyncio
 from collections.abc import Mapping

@@ -566,7 +566,7 @@ async def test_an_outbox_that_cannot_be_opened_refuses_messages_until_it_can(
     agent: Agent, phone: Phone
 ) -> None:
     earlier = await agent.say(A, "earlier")
-    agent.file.unlink()  # under its agent, which writes it anew
+    agent.file.unlink()  # under its agent, which writes it again
     await agent.stop()
     agent.file.symlink_to(agent.file.rename(agent.folder / "on another disk"))
     (agent.folder / FOLDER).touch()  # a text needs none
