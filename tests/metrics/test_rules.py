@@ -102,7 +102,7 @@ def test_the_dashboard_asks_for_metrics_that_there_are(tmp_path: Path) -> None:
     assert checked.returncode == 0, checked
     shown = render(Exporter(supervisor.views, supervisor.status, [tmp_path]).families()).decode()
     printed = set(re.findall(r"^(\w+)[{ ]", shown, re.MULTILINE))
-    # Of servers, requests and rooms, which this agent has not.
+    # Names of metrics of servers, requests and rooms that this agent has not
     sources = "".join(path.read_text() for path in FILES.parent.rglob("*.py"))
     for name in set(re.findall(r"\bwa_[a-z_]+", " ".join(queries))) - printed:
         assert not name.startswith("wa_session_"), name
