@@ -63,7 +63,7 @@ def keys_of(credentials: Mapping[str, Any] | None = None, pre_keys: int = 2) -> 
 
 
 def write_folder(folder: Path, keys: Keys, ago: float = 3600.0) -> Path:
-    """As a bot left it that ended so many seconds ago."""
+    """Write a folder as a bot left it that ended `ago` seconds ago."""
     folder.mkdir(parents=True, exist_ok=True)
     for key, value in keys.items():
         (folder / f"{key}.json").write_bytes(value)

@@ -54,7 +54,7 @@ async def test_from_a_bot_of_the_real_library(bench: Bench, tmp_path: Path, pack
         await asyncio.to_thread(bench.whatsapp.scan, server.qr(), ACCOUNT)
         await bench.until(lambda: server.status() == "CONNECTED", 90)
         await asyncio.to_thread(bench.whatsapp.say, PEER, ACCOUNT, "to the bot")
-        # What the bot leaves unread is sent again to the session that was moved.
+        # A message that the bot leaves unread would be sent again to the session that was moved.
         await bench.until(lambda: bench.whatsapp.person(PEER)["unread"] == 0, 60)
         [running] = find_sessions(str(tmp_path / "bot"))
         assert running.code == "in_use"

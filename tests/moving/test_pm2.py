@@ -1,4 +1,4 @@
-"""What `pm2 save` keeps becomes tables that agent.toml takes. The rows are as pm2 7 wrote them."""
+"""Rows of `pm2 save` become tables that agent.toml takes. The rows are as pm2 7 wrote them."""
 
 import json
 import os

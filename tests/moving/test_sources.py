@@ -185,7 +185,7 @@ def test_the_bot_that_uses_a_folder_is_found_whatever_it_calls_it(tmp_path: Path
 
 
 def test_a_session_that_was_just_written_is_in_use_and_not_damaged(tmp_path: Path) -> None:
-    """Its program may run on another machine, where no process of this one tells."""
+    """The session's program may run on another machine, where no process of this one tells."""
     folder = write_folder(tmp_path / "shop", keys_of(), ago=RECENT + 60)
     whole(find_sessions(str(folder))[0], "shop")
     (folder / "creds.json").write_text("{")
