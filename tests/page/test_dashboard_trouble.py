@@ -1,4 +1,4 @@
-"""What the dashboard says when something is wrong, in a real browser before a real agent."""
+"""The dashboard says when something is wrong, in a real browser before a real agent."""
 
 from tests.api.conftest import OpenHouse
 from tests.conftest import Eventually

@@ -106,7 +106,7 @@ async def test_no_column_of_a_hundred_sessions_lies_over_another(
 
 
 class Fleet(Alone):
-    """Of three machines, of which one was lost with five sessions."""
+    """A fleet of three machines, of which one was lost with five sessions."""
 
     leased = True
     halt: Any = None

@@ -84,7 +84,7 @@ class Watcher:
 
     def _logged(self, event: Mapping[str, Any]) -> None:
         entry = event["entry"]
-        # What the network refuses (no key yet, no agent) is part of the play.
+        # Errors of the network (no key yet, no agent) are part of the play.
         if entry["level"] == "error" and entry["source"] not in ("network", "other"):
             self.complaints.append(entry["text"])
 
@@ -96,7 +96,7 @@ class Watcher:
         await self.call("Page.navigate", {"url": url})
 
     async def run(self, script: str) -> Any:
-        """What the expression comes to, as JSON."""
+        """Return the value of the expression, as JSON."""
         asked = {"expression": script, "returnByValue": True, "awaitPromise": True}
         told = await self.call("Runtime.evaluate", asked)
         assert "exceptionDetails" not in told, (script, told["exceptionDetails"])
@@ -115,7 +115,7 @@ class Watcher:
         """Wait until the expression comes to something true."""
         deadline = time.monotonic() + PATIENCE
         while True:
-            # What is not there yet is waited for as well.
+            # An expression that fails, since a part is not there yet, counts as false.
             found = await self._see(f"(() => {{ try {{ return !!({script}); }} catch {{ }} }})()")
             if found:
                 return found
