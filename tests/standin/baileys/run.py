@@ -22,7 +22,7 @@ TOKEN = "token-of-the-tests"
 _OLDEST_NODE = {"baileys": 20, "baileys-6": 18, "baileys-6.7": 20}
 """7.0.0-rc14, 6.17.16 and 6.7.18, each unmodified."""
 PACKAGES = ("baileys", "baileys-6")
-"""What backends run on; the third writes stores to move from."""
+"""Packages that backends run on; the third writes stores to move from."""
 
 
 @cache
@@ -125,12 +125,12 @@ class WhatsApp(Program):
         self.socket = self.url.replace("http", "ws", 1) + "/ws/chat"
 
     def begin_anew(self, *, kept: bool = False) -> None:
-        """Nobody is connected any more; it knows nobody, or whom it knew at the last `keep`. Its
-        address stays. Not for one that takes files."""
+        """Begin again at the same address: no client is connected, and WhatsApp knows no person, or
+        the people of the last `keep`. Not for one that takes files."""
         call(self.url + "/anew", {"kept": kept})
 
     def keep(self) -> None:
-        """The devices and the people as they are now, while nobody is connected."""
+        """Keep the devices and the people as they are now; no client may be connected."""
         call(self.url + "/keep", {})
 
     def scan(self, qr: str, user: str | list[str]) -> None:
@@ -176,7 +176,7 @@ class WhatsApp(Program):
         call(self.url + "/trouble", {"user": user, "kind": kind, **more})
 
     def answers_retries(self, user: str, answers: bool) -> None:
-        """Whether the contact sends again, with new keys, what could not be read."""
+        """`answers`: True if the contact sends again, with new keys, what could not be read."""
         call(self.url + "/person", {"user": user, "answers": answers})
 
     def takes_enclosed_keys(self, *users: str) -> None:
@@ -192,7 +192,7 @@ class WhatsApp(Program):
             call(self.url + "/person", {"user": user, "asks": True})
 
     def asks_for_passkey(self, user: str, asks: bool) -> None:
-        """Whether a scan by this account leads to a passkey instead of a linked device."""
+        """`asks`: True if a scan by this account leads to a passkey instead of a linked device."""
         call(self.url + "/person", {"user": user, "passkey": asks})
 
     def device(self, user: str) -> dict[str, Any]:
@@ -200,7 +200,7 @@ class WhatsApp(Program):
         return next((each for each in reversed(self.devices()) if each["user"] == user), {})
 
     def devices(self) -> list[dict[str, Any]]:
-        """Of all accounts, in the order of their linking."""
+        """Linked devices of all accounts, in the order of their linking."""
         return list(call(self.url + "/state")["devices"])
 
     def logins(self) -> list[dict[str, Any]]:
@@ -228,7 +228,7 @@ class WhatsApp(Program):
         return next((each for each in self.people() if each["user"] == user), {})
 
     def screen(self, user: str) -> dict[str, Any]:
-        """What the contact's phone shows: `messages`, `read`, `presences`, `ignored`."""
+        """Return what the contact's phone shows: `messages`, `read`, `presences`, `ignored`."""
         return dict(self.person(user).get("screen", {}))
 
 

@@ -1,5 +1,5 @@
-"""One stand-in for WhatsApp for all tests of a process, which begins anew for each: its start costs
-as much as a test, for it reads megabytes of messages' forms."""
+"""One stand-in for WhatsApp for all tests of a process, which begins again for each: its start
+costs as much as a test, for it reads megabytes of messages' forms."""
 
 import pytest
 

@@ -49,8 +49,8 @@ class Way:
     kept: http.client.HTTPConnection | None = None
 
     def ask(self) -> str:
-        """What was wrong with the answer; "" = nothing. A connection that ends without a word, idle
-        or one of many that said nothing yet, is opened again, as any client does."""
+        """Return the fault of the answer; "" = none. A connection that ends without a word, idle or
+        one of many that said nothing yet, is opened again, as any client does."""
         until = time.monotonic() + GIVES_UP
         while True:
             try:

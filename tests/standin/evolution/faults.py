@@ -18,7 +18,7 @@ KINDS += ("echo", "lost")
 
 @dataclass
 class Front:
-    """What stands before the application: the listening socket and what is wrong with it."""
+    """Stands before the application: the listening socket, and its faults."""
 
     host: str
     port: int
@@ -31,9 +31,9 @@ class Front:
     only: str = ""
     """Only paths that hold this are slow or failing."""
     packs: bool = False
-    """It compresses all answers, though nobody asked for that."""
+    """True if it compresses all answers, though no client asked for that."""
     status: int = 400
-    """What "echo" answers with; below 400 with the words that nothing was done."""
+    """Status that "echo" answers with; below 400 with the words that nothing was done."""
 
     @property
     def late(self) -> float:

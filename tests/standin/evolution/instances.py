@@ -44,7 +44,7 @@ class Times:
     login: float = 0.0
     """In `close`, from a request to connect to the try that it began."""
     handshake: float = 0.3
-    """Of a login, from its beginning; what is written into it breaks it."""
+    """Seconds of a login, from its beginning; a write in them breaks it."""
     removal: float = 0.1
 
     @classmethod
@@ -97,9 +97,10 @@ class Instance:
         self.proxy: dict[str, Any] | None = None
         self.count = 0
         self.code = ""
-        """What a phone can scan now."""
+        """The code that a phone can scan now."""
         self.qrcode = ""
-        """What the process shows: it keeps the last code through pairing, logout and silence."""
+        """The code that the process shows: it keeps the last one through pairing, logout and
+        silence."""
         self.pairing_code: str | None = None
         self.ghost = False
         """1.8: it was deleted while it connected, and its connection goes on without it."""
@@ -115,7 +116,7 @@ class Instance:
         self.dead = ""
         """Open, and WhatsApp does not answer: "silent" or "closed"."""
         self.denied = 0
-        """So many looks at its state are answered as if there were no such instance."""
+        """Number of looks at its state that are answered as if there were no such instance."""
         self._times = times
         self._version = version
         self._phone: str | None = None
@@ -136,7 +137,7 @@ class Instance:
     # what the API does
 
     def connect(self, phone: str | None = None) -> None:
-        """What was shown before stays until there is a new code."""
+        """Begin to connect. The code shown before stays until there is a new one."""
         self._phone = phone
         self.code = ""
         self._connecting()

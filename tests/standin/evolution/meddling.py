@@ -1,4 +1,4 @@
-"""What becomes of requests and answers on their way, by the fault of the front."""
+"""The fault of the front changes requests and answers on their way."""
 
 import asyncio
 import gzip
@@ -35,7 +35,7 @@ class Meddling:
     async def _spoiled(
         self, request: web.Request, answer: web.StreamResponse
     ) -> web.StreamResponse:
-        """What the server did stays done; its answer does not arrive as it was."""
+        """Return another answer than the server's, whose act stays done."""
         if not isinstance(answer, web.Response) or not isinstance(answer.body, bytes):
             return answer
         earlier = self._first.setdefault(f"{request.method} {request.path}", answer.body)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Front:
-    """What is answered in place of the page."""
+    """An answer in place of the page."""
 
     status: str = "200 OK"
     body: bytes = b""

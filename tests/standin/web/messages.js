@@ -1,6 +1,6 @@
-// What the page does with messages: all of them are in a database of its own, and after a start it
-// has in memory the last one of each chat only, as the real page. An event comes once; who missed
-// it can ask the database.
+// The page keeps all messages in a database of its own, and after a start it has in memory the last
+// one of each chat only, as the real page. An event comes once; a listener that missed it can ask
+// the database.
 'use strict';
 globalThis.__standinMessages = ({ Model, Collection, MsgKey, MsgModel, wid, Msgs, Chats, chatOf, own, tell }) => {
   let opened = null, count = 0;
@@ -66,7 +66,7 @@ globalThis.__standinMessages = ({ Model, Collection, MsgKey, MsgModel, wid, Msgs
           type: type || 'chat', t: t || Math.floor(Date.now() / 1000), self: fromMe ? 'out' : 'in',
           ack: fromMe ? 1 : 0, ...fields });
         await put(row);
-        // What is `quiet` is in the database only, as after an event that nobody heard.
+        // A message that is `quiet` is in the database only, as after an event without a listener.
         if (quiet) chatOf(key.remote).set({ t: row.t, lastReceivedKey: key }); else show(row, true);
       }
       took(number);
@@ -186,12 +186,12 @@ globalThis.__standinMessages = ({ Model, Collection, MsgKey, MsgModel, wid, Msgs
     WAWebCallCollection: { CallCollection: calls, CallCollectionImpl: Calls },
   };
 
-  // What this page sent is sent again after a start, until the server has it.
+  // A message that this page sent is sent again after a start, until the server has it.
   const send = async (message, told) => {
     if (!(await rowOf(message.id))) await put({ ...stored(message.id, plain(message.attributes)), told });
     tell(told);
   };
-  /** What came and was not seen yet. */
+  /** Marks messages that came and were not seen yet; returns their ids. */
   const see = async (chat) => {
     const rows = (await rowsOf(chat)).filter((row) => row.self === 'in' && !row.seen);
     for (const row of rows) await put({ ...row, seen: true });

@@ -1,5 +1,5 @@
-"""Whether a page's answer comes from an authenticator that verified its person. The signature is
-not checked: the stand-in has no public keys."""
+"""Checks that a page's answer comes from an authenticator that verified its person. The signature
+is not checked: the stand-in has no public keys."""
 
 import base64
 import json

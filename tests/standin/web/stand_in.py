@@ -33,8 +33,8 @@ class StandIn:
         self.devices: dict[str, str] = {}
         """Linked devices and their accounts."""
         self.passkey = ""
-        """What becomes of a pairing: "" = it is completed, "ask" = the page asks for a passkey,
-        "silent" = nothing more happens."""
+        """The next pairing: "" = it is completed, "ask" = the page asks for a passkey, "silent" =
+        nothing more happens."""
         self.passkey_limit = 1.5
         """Seconds in which the passkey must come."""
         self.qr_every, self.qr_codes, self.alive_every = qr_every, qr_codes, alive_every
@@ -44,14 +44,14 @@ class StandIn:
         self.requests: list[str] = []
         self.answers_sends = True
         self.waiting: dict[str, dict[int, dict[str, Any]]] = {}
-        """What each device has not taken yet, by numbers that go on."""
+        """Device → what it has not taken yet, by numbers that go on."""
         self.arrived: dict[str, Mapping[str, Any]] = {}
-        """What the peers' phones show of the messages sent to them: one of each id."""
+        """Id → the message that the peers' phones show: one of each id."""
         self.changed: set[str] = set()
         """Ids of edits and deletions: a phone makes each once."""
         self._numbers = 0
         self.front: Front | None = None
-        """What comes in place of the page; None: the page."""
+        """The answer in place of the page; None: the page."""
         self.missing = ""
         """Modules that the page does not define, separated by commas."""
 

@@ -1,4 +1,4 @@
-// What wa-js 4.6.0 needs of WhatsApp Web, played by hand: modules, models, and the sequence of
+// Plays by hand the parts of WhatsApp Web that wa-js 4.6.0 needs: modules, models, sequence of
 // states. The pairing lives in IndexedDB, as on the real site; the server plays WhatsApp.
 'use strict';
 (() => {

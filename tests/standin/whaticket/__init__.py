@@ -1,1 +1,1 @@
-"""What stands in for a whaticket-like server in tests."""
+"""A stand-in for a whaticket-like server in tests."""

@@ -106,7 +106,7 @@ def fresh(kind: str) -> str:
 
 
 def paired_keys(number: str, peers: list[str], lids: dict[str, str]) -> dict[str, str]:
-    """What a session that has been paired for a while holds."""
+    """Return the keys of a session that has been paired for a while."""
     keys = {
         "creds": json.dumps({"me": {"id": f"{number}:9@s.whatsapp.net"}, "noise": fresh("noise")}),
         "app-state-sync-key-AAAAAMYx": fresh("app state"),

@@ -19,7 +19,7 @@ DAMAGED = "damaged"
 
 @dataclass
 class Faults:
-    """What goes wrong, for all sessions."""
+    """Faults of all sessions."""
 
     stuck_opening: bool = False
     comes_back: bool = False

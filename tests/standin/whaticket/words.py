@@ -1,4 +1,4 @@
-"""What such a server writes into its log: libsignal 6.0.0's own lines, pino's, and whaticket's."""
+"""Such a server writes into its log libsignal 6.0.0's own lines, pino's, and whaticket's."""
 
 import json
 import os

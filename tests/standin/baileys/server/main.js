@@ -1,6 +1,6 @@
 // A small whaticket-like server over real Baileys: the routes that the agent's preset "spec" asks.
 // Arguments: one JSON object {package, folder, url, token, sessions: {id: name}}.
-// Its standard output is the log, as with the real ones: libsignal prints, Baileys' pino writes.
+// The standard output is the log, as with the real ones: libsignal prints, Baileys' pino writes.
 // The first line says where it listens; it ends when its standard input does.
 import { webcrypto } from 'node:crypto';
 import { createServer } from 'node:http';

@@ -56,7 +56,7 @@ export class Session {
     this.#tell('DISCONNECTED');
   }
 
-  /** What the client still works on when its socket is closed may save once more. */
+  /** Resolves after the last save: the client may save once more after its socket is closed. */
   async #saved() {
     let seen;
     do {

@@ -1,4 +1,4 @@
-// What the server answers to a query: only what the clients cannot do without.
+// The server answers queries, but only those that the clients cannot do without.
 import { child, children, node, parts } from './stanza.js';
 import { readSignedKey } from './person.js';
 

@@ -11,7 +11,7 @@ const DROPPED_WITHIN = 1000;
 export class Connection {
   dialect = null;
   device = null;
-  /** What it counts as among all logins. */
+  /** The connection's row in `logins` of WhatsApp; null before its login. */
   login = null;
   /** The client has asked for what waits for it. */
   active = false;
@@ -53,8 +53,8 @@ export class Connection {
     this.#socket.close();
   }
 
-  /** No last word: the client sees its connection end. A socket that is destroyed while it holds what
-   * nobody has read would reset the connection instead, which is another error over there. */
+  /** No last word: the client sees its connection end. A socket that is destroyed while it holds
+   * unread bytes would reset the connection instead, which is another error over there. */
   drop() {
     this.silent = true;
     this.#whatsapp.gone(this);
@@ -62,7 +62,7 @@ export class Connection {
     setTimeout(() => this.#socket.terminate(), DROPPED_WITHIN).unref();
   }
 
-  /** What happens to this connection instead of what it waits for. True: nothing comes after it. */
+  /** Does a fault to this connection instead of what it waits for. True: nothing comes after it. */
   suffer({ kind, stanza, bytes = '', code }) {
     const raw = Buffer.from(bytes, 'base64');
     if (kind === 'raw') this.#socket.send(raw);

@@ -19,7 +19,7 @@ class Files {
   asked = 0;
   again = 0;
 
-  /** A file of these bytes, or of so many; what a message says of it. */
+  /** Makes a file of `content`, or of `bytes` bytes; returns what a message says of it. */
   async make({ kind, content, bytes = 1000, how = '' }) {
     const some = randomBytes(Math.min(bytes, MIB));
     const plain = content ? Buffer.from(content, 'base64') : Buffer.alloc(bytes, some);
@@ -77,5 +77,5 @@ class Files {
   }
 }
 
-/** Of all accounts: its address stays while WhatsApp begins anew. */
+/** The files of all accounts: their address stays while WhatsApp begins again. */
 export const files = new Files();

@@ -74,7 +74,7 @@ export class Groups {
     return id;
   }
 
-  /** What a device could not read comes again under the session's keys, with the sender key. */
+  /** Sends again, with the session's keys and the sender key, what a device could not read. */
   async again(device, id, count) {
     const { from, group, text } = this.#texts.get(id);
     const enc = await this.#share(from, device, group, text);

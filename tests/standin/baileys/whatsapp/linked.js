@@ -17,7 +17,7 @@ export class LinkedDevices {
     return found?.removed ? undefined : found;
   }
 
-  /** What a sender needs to write to it for the first time; takes one pre-key away. */
+  /** Returns the keys to write to the device for the first time; takes one pre-key away. */
   bundle(jid, device) {
     const [first] = device.preKeys;
     if (first) device.preKeys.delete(first[0]);

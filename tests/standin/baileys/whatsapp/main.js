@@ -42,7 +42,7 @@ const COMMANDS = {
     people: [...whatsapp.people.values()].map(showPerson),
     logins: whatsapp.logins,
   }),
-  // Of several users: their phones scan one code at once.
+  // `user` may be several users: their phones scan one code at once.
   'POST /scan': ({ qr, user }) => [user].flat().map((each) => whatsapp.scan(qr, each)).at(-1),
   'POST /enter_code': ({ user }) => whatsapp.enterCode(user),
   'POST /say': async ({ from, to, text, message, ...more }) => ({
@@ -75,7 +75,7 @@ const COMMANDS = {
   'POST /keep': () => {
     kept = whatsapp.copy();
   },
-  /** As if this server had just begun: nobody is connected, and it knows nobody, or whom it kept. */
+  /** As if this server had just begun: no client is connected, and it knows none but those kept. */
   'POST /anew': async (told) => {
     whatsapp = told.kept ? kept.copy() : new WhatsApp();
     const gone = [...sockets.clients].map((each) => once(each, 'close'));

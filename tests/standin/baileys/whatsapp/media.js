@@ -30,7 +30,7 @@ export class Media {
     return [node('media_conn', { auth: 'stand-in', ttl: '3600' }, hosts)];
   }
 
-  /** What its receiver makes of a message with a file; null for one without. */
+  /** Reads a message with a file as its receiver does; null for one without. */
   read(message) {
     const [name, kind] = Object.entries(KINDS).find(([each]) => message[each]) ?? [];
     if (!name) return null;

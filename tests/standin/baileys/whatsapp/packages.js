@@ -1,4 +1,4 @@
-// What these packages have, by `require`: an `import` reads CommonJS twice, to know its names
+// Parts of these packages by `require`: an `import` reads CommonJS twice, to know its names
 // before it runs, and WhatsApp's messages are five megabytes of it.
 import { createRequire } from 'node:module';
 

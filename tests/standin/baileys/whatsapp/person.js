@@ -38,17 +38,17 @@ export class Person {
   sent = new Map();
   unread = 0;
   retries = 0;
-  /** Whether a message that could not be read is sent again, with new keys. */
+  /** True if the person sends a message that could not be read again, with new keys. */
   answers = true;
-  /** Whether nobody can read what it writes. */
+  /** True if no device can read what the person writes. */
   corrupts = false;
-  /** Whether it writes again with the keys that a retry encloses, as WhatsApp's clients do; else with
-   * the next ones that the server hands out. */
+  /** True if the person writes again with the keys that a retry encloses, as WhatsApp's clients do;
+   * else with the next ones that the server hands out. */
   takesKeys = false;
-  /** Whether it asks for a message again that it could not read, as WhatsApp's clients do. */
+  /** True if the phone asks again for an unreadable message, as WhatsApp's clients do. */
   asks = false;
   #asked = new Map();
-  /** Whether WhatsApp asks for a passkey before it links a device of this account. */
+  /** True if WhatsApp asks for a passkey before it links a device of this account. */
   passkey = false;
 
   #identity = curve.generateKeyPair();
@@ -80,13 +80,13 @@ export class Person {
     return this.#identity;
   }
 
-  /** What a sender needs to write to this person for the first time. */
+  /** Returns the keys to write to this person for the first time. */
   bundle(jid) {
     return node('user', { jid }, [this.#registrationNode(), ...this.#keys()]);
   }
 
-  /** What a receipt says that asks for a message again; from the second time on with keys for a new
-   * session. null: it was asked for often enough. */
+  /** Returns the content of a receipt that asks for a message again; from the second time on with
+   * keys for a new session. null: it was asked for often enough. */
   askAgain(id, t) {
     const count = (this.#asked.get(id) ?? 0) + 1;
     if (!this.asks || count > MOST_ASKED) return null;
@@ -100,7 +100,7 @@ export class Person {
     return node('registration', {}, number(this.#registration, 4));
   }
 
-  /** Its public keys, one of them for a first message. */
+  /** Nodes of the person's public keys, one of them for a first message. */
   #keys() {
     const id = this.#nextPreKey++;
     this.#preKeys.set(id, curve.generateKeyPair());

@@ -1,5 +1,5 @@
-// What a contact's phone shows: of messages that come twice one, and of changes those that their
-// writer may make, in a form that phones accept.
+// A contact's phone shows one of the messages that come twice, and those changes that their writer
+// may make, in a form that phones accept.
 import { proto } from './packages.js';
 
 const { Type } = proto.Message.ProtocolMessage;
@@ -16,7 +16,7 @@ export class Screen {
   messages = [];
   /** Ids of its own messages whose readers told of it, as often as they did. */
   read = [];
-  /** What others showed of themselves. */
+  /** Presences that others showed. */
   presences = [];
   /** Changes of messages that phones ignore. */
   ignored = 0;

@@ -1,4 +1,4 @@
-// What WhatsApp is to its clients: pairing, login, the people, and their messages under way.
+// WhatsApp as its clients see it: pairing, login, the people, and their messages under way.
 import { createHmac, randomBytes } from 'node:crypto';
 import { deflateSync } from 'node:zlib';
 import { answer } from './answers.js';
@@ -34,13 +34,13 @@ export class WhatsApp {
   others = new LinkedDevices(this);
   /** Every login of a device, in order: of two of one device, the first must have ended. */
   logins = [];
-  /** What waits for the next connection that comes to its stage. */
+  /** The fault that waits for the next connection that comes to its stage. */
   ambush = null;
   #waiting = new Map();
   #nextDevice = 1;
   #nextId = 1;
 
-  /** A server that knows these people and devices, to which nobody has come yet. */
+  /** A server that knows these people and devices, to which no client has come yet. */
   copy() {
     const other = new WhatsApp();
     for (const [user, person] of this.people) other.people.set(user, person.copy());
@@ -402,7 +402,7 @@ export class WhatsApp {
     if (device.connection?.active) device.connection.send(stanza);
   }
 
-  /** What the phone gives to a device that is new: a key of the app state, and its history. */
+  /** The phone gives a new device a key of the app state, and its history. */
   async #shareFromPhone(device) {
     const phone = this.person(device.user);
     const { Type } = proto.Message.ProtocolMessage;
