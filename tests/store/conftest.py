@@ -1,4 +1,4 @@
-"""What the store's tests share."""
+"""Helpers that the store's tests share."""
 
 import signal
 

@@ -22,7 +22,7 @@ KEY = KeyRow("ab12cd34", "f" * 64, ("admin",), "ops", 5.0)
 
 
 def sessions():
-    """What the folders say."""
+    """Instances and records, as their folders say."""
     return [
         (
             instance(f"s{number:02}", settings={"scan": "auto", "n": number}, created_wall=1.7e9),
@@ -33,7 +33,7 @@ def sessions():
 
 
 async def write(path):
-    """Its files as an agent leaves them that stops, and as one leaves them that is killed."""
+    """Return the database's files as a stopped agent leaves them, and as a killed one does."""
     store = await Store.open(path)
     for made, record in sessions():
         await store.add(made, record, entry("created", made.id))
@@ -61,7 +61,7 @@ def of_a_page(page, start=0):
     for pointer in {cells, last}:
         yield from (pointer, pointer + 1)
         cell = int.from_bytes(page[pointer : pointer + 2], "big")
-        # Its length, its key, how long its own header is, the types of its values, and their begin.
+        # The cell's length, its key, its header's length, the types of its values, and their begin.
         yield from range(cell, min(cell + 12, PAGE))
 
 
@@ -102,7 +102,7 @@ def chosen(rng, stopped, killed):
 
 
 def start(path):
-    """What a start reads before its first pass; what it said of repairs."""
+    """Return what a start reads before its first pass, and what it said of repairs."""
     told = []
     db = open_checked(path, told)
     with contextlib.closing(db):

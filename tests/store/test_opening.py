@@ -1,4 +1,4 @@
-"""What is found at start: damaged, foreign, older, newer, read-only. Nothing is ever lost."""
+"""A start finds files that are damaged, foreign, older, newer, read-only, and loses nothing."""
 
 import os
 import sqlite3
