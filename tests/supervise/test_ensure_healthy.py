@@ -1,4 +1,4 @@
-"""What a requested repair answers, within its time: healthy, cleaned and recovered as they are."""
+"""A requested repair answers within its time: healthy, cleaned and recovered as they are."""
 
 import asyncio
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""What one life of the agent learned is there in the next; rubbish in its place does no harm."""
+"""The next life of the agent has what one life learned; rubbish in its place does no harm."""
 
 import time
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""What a reload may change is asked for when it is needed, never kept from the start."""
+"""Settings that a reload may change are read when they are needed, never kept from the start."""
 
 from dataclasses import fields, replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a pass learns: operators' own doings, drops counted once, statuses and their story."""
+"""A pass learns operators' own doings, drops (counted once), statuses and their story."""
 
 from dataclasses import replace
 from functools import partial
@@ -154,7 +154,7 @@ def test_what_ends_in_a_ban_is_no_second_ban_and_makes_it_no_shorter():
         it.run = Run()  # its host began another one
         look(it, claim, at=NOW + step)
         assert (it.record.reason, it.record.strikes) == ("temporary_ban", 1)
-    # What is left of it after a takeover, or without the database.
+    # The identity keeps the ban's end through a takeover, or without the database.
     assert identity_of(it).record.not_before_wall == until_wall + 9
     it.unit, it.at_wall = replace(STOPPED, state=UnitState.FAILED), it.at_wall + 1
     remember(GATE, it, judge_health(it, HealthPolicy(), NOW))

@@ -1,4 +1,4 @@
-"""What this machine does not tell of a worker is asked of the worker, and checked."""
+"""Figures of a worker that this machine does not tell are asked of the worker, and checked."""
 
 from collections.abc import Mapping
 from types import SimpleNamespace
