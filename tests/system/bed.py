@@ -53,7 +53,7 @@ class Bed:
     """Stopped by the tests; the next one that wants it starts it."""
     console: Path = field(default_factory=Path)
     groups: list[Path] = field(default_factory=list)
-    """Its control groups, as the outside sees them."""
+    """The machine's control groups, as the outside sees them."""
 
     @classmethod
     def make(cls) -> "Bed":
@@ -238,7 +238,7 @@ class Bed:
         return _capture([*enter, *map(str, command)], clean_environment(), within, text)
 
     def run(self, *command: str | Path, user: str = "", within: float = 120.0) -> str:
-        """What the command printed; a failure fails the test with its output."""
+        """Return the command's output; a failure fails the test with it."""
         done = self.try_run(*command, user=user, within=within)
         if done.returncode != 0:
             shown = " ".join(map(str, command))
@@ -250,7 +250,7 @@ class Bed:
         return self.run("systemctl", "show", "--value", "-p", name, unit).strip()
 
     def journal_of(self, run: str) -> str:
-        """What a unit said in that run, and systemd of it."""
+        """Lines of a unit in that run, and systemd's lines about it."""
         return self.journal(
             "-o", "cat", f"_SYSTEMD_INVOCATION_ID={run}", "+", f"INVOCATION_ID={run}"
         )

@@ -38,7 +38,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):
 
 @pytest.fixture(scope="session", autouse=True)
 def told_to_end() -> None:
-    """A test run that is told to end still unmounts its machines."""
+    """A test run that gets SIGTERM still unmounts its machines."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 

@@ -22,7 +22,7 @@ MIB = 1024 * 1024
 NUMBERS = itertools.count(1)
 Change = Callable[[Path], None]
 SIZE = "3g"
-# What a bare machine has; and what apt may fetch on it: the package's dependencies are among them.
+# A bare machine has BASE; apt may fetch OFFERED on it, which has the package's dependencies.
 BASE = "systemd-sysv,dbus,openssh-server"
 OFFERED = "python3 polkitd unattended-upgrades"
 DOWNLOAD = (
@@ -34,7 +34,7 @@ DOWNLOAD = (
 
 
 def bootstrapped() -> Path:
-    """Its files, made once a month and whenever something else is to be in it."""
+    """Return the bare machine's files, made once a month and whenever their list changes."""
     hook = f"--customize-hook={DOWNLOAD}"
     options = ("--quiet", "--variant=minbase", f"--include={BASE}", hook, "bookworm")
     digest = hashlib.sha256("\n".join(options).encode()).hexdigest()[:16]
@@ -80,7 +80,7 @@ def make_debian() -> Bed:
 
 @contextlib.contextmanager
 def full_disk(bed: Bed, left: int) -> Iterator[None]:
-    """The machine's only file system has so many bytes left."""
+    """The machine's only file system has `left` bytes left."""
     status = os.statvfs(bed.place)
     used = (status.f_blocks - status.f_bfree) * status.f_frsize
     _do("mount", "-o", f"remount,size={used + left}", bed.place)

@@ -28,7 +28,7 @@ class Fleet:
         return [event["kind"] for event in self._history(id)]
 
     def story(self, id: str) -> str:
-        """What happened to it, oldest first, without the times."""
+        """Events of the session, oldest first, without the times."""
         told = [f"{event['kind']}: {event['sentence']}" for event in self._history(id)]
         return "\n".join(reversed(told))
 
@@ -152,7 +152,7 @@ def answers(details: Mapping[str, Any]) -> bool:
 
 @dataclass
 class Traffic:
-    """What came of the requests of several clients, each of which waits for its answers."""
+    """Counts the answers to requests of several clients, each of which waits for its answers."""
 
     answered: int = 0
     unanswered: list[str] = field(default_factory=list)

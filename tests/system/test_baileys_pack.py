@@ -20,7 +20,7 @@ CONFIG = "/etc/wa-agent/agent.toml"
 
 
 class PackedFleet(Fleet):
-    """Its sessions have no unit of their own."""
+    """A fleet whose sessions have no unit of their own."""
 
     def runs(self) -> dict[str, str]:
         return {id: self.show(id)["unit"]["run"] for id in self.ids}

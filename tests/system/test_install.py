@@ -60,7 +60,7 @@ def test_s6_an_upgrade_follows_no_link_of_the_agents_user(bed: Bed, linked: list
     done = bed.try_run(CHECKOUT / "scripts/install", within=300)
     assert done.returncode == 0, done.stderr
     assert bed.run("sh", "-c", LOOK) == before
-    # What a boot does as root, and what a person is told to do as root.
+    # A boot does the first as root; a person does the second, by our advice.
     bed.run("systemd-tmpfiles", "--create", "/usr/local/lib/tmpfiles.d/wa-agent.conf")
     bed.try_run(PYTHON, "-m", "agent.engines.web.fetch", f"{STATE}/cache", within=300)
     assert bed.run("sh", "-c", LOOK) == before

@@ -31,7 +31,7 @@ def test_after_a_reboot_all_are_connected_by_themselves_without_a_scan(bed: Bed,
     lines = [json.loads(line) for line in told.splitlines()]
 
     def when(unit: str, words: str) -> int:
-        """Of the last line of or about the unit with these words, in microseconds of that boot."""
+        """Microseconds of that boot at the last line of or about the unit with these words."""
         said = [
             int(line["__MONOTONIC_TIMESTAMP"])
             for line in lines

@@ -166,7 +166,8 @@ def test_removal_keeps_the_sessions_and_a_purge_moves_them_away(
 
 
 def unpack_over_a_fifo(bed: Bed, package: str) -> None:
-    """What the service's user put in the database's place holds up nothing on root's terminal."""
+    """A pipe that the service's user put in the database's place holds root's upgrade up by
+    nothing."""
     database = "/var/lib/wa-agent/agent.db"
     bed.run("mv", database, f"{database}.test")
     bed.run("mkfifo", database, user="wa-agent")

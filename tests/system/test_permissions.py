@@ -1,4 +1,4 @@
-"""What polkit lets the agent's user do: its workers, and nothing else of the machine."""
+"""polkit lets the agent's user manage its workers, and nothing else of the machine."""
 
 import json
 from collections.abc import Callable
@@ -21,7 +21,7 @@ FORBIDDEN = (  # by their names; each call and property: try_everything.py
 
 
 def ask(bed: Bed, user: str, method: str, unit: str) -> str:
-    """What systemd's manager says to that user; "" = it does it."""
+    """Return the refusal of systemd's manager to that user; "" = it does what is asked."""
     words = ("org.freedesktop.systemd1", "/org/freedesktop/systemd1")
     call = ("busctl", "--allow-interactive-authorization=no", "call", *words)
     own = ("s", unit) if method == "ResetFailedUnit" else ("ss", unit, "replace")

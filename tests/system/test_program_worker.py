@@ -1,4 +1,4 @@
-"""A bot of somebody's own in its hardened unit, with the drop-in that `programs drop-in` prints."""
+"""A user's own bot in its hardened unit, with the drop-in that `programs drop-in` prints."""
 
 import re
 import shutil

@@ -61,7 +61,7 @@ def test_f79_the_agents_socket_and_state_are_not_for_everybody(bed: Bed):
     assert "wa-worker" not in bed.run("getent", "group", "wa-agent")
 
 
-# What a worker can reach from inside its unit, tried by the unit itself.
+# A worker's unit itself tries what the worker can reach.
 PROBE = """\
 import ctypes, json, os, pathlib, socket
 def can(act):

@@ -83,7 +83,7 @@ def fleet(bed: Bed, played: Played) -> Iterator[Fleet]:
 
 
 def test_a_web_session_lives_in_its_hardened_unit(bed: Bed, played: Played, fleet: Fleet) -> None:
-    # Its browser keeps its own sandbox inside of ours.
+    # The session's browser keeps its own sandbox inside of ours.
     worker = bed.outside_pid(fleet.pid(ID))
     outside = _user_namespace(worker)
     found = []
@@ -96,7 +96,7 @@ def test_a_web_session_lives_in_its_hardened_unit(bed: Bed, played: Played, flee
         assert "Seccomp:\t2" in status and "CapEff:\t0000000000000000" in status
         assert inside != outside
 
-    # What its browser kept to its own user, the agent can copy.
+    # The agent can copy files that the browser kept to its own user.
     assert fleet.cli("snapshot", ID)["state"] == "whole"
 
     # Stopped, it ends in order and comes back without a scan.

@@ -20,7 +20,7 @@ MANAGER = "/org/freedesktop/systemd1"
 LINES = 'x\n[Service]\nUser=root\nExecStart=\nExecStart=+/bin/sh -c "id>/root/pwned"'
 SOME = 20
 """Systemd asks polkit before it reads the properties: in other ways than by the Manager on a loaded
-unit, until the next boot, one in so many is set."""
+unit, until the next boot, one property in SOME is set."""
 READ_ONLY = ("Get", "List", "Load", "Lookup", "Dump", "Subscribe", "Unsubscribe")
 
 
@@ -152,7 +152,7 @@ async def ask_all(bus: MessageBus, asker: Asker, unit: str) -> None:
     await asker.every_property_of(path)
     await asker.every_property_of(MANAGER)
     granted = frozenset({"StartUnit", "StopUnit", "RestartUnit", "ResetFailedUnit"})
-    # Of these no rule can tell the flags or the mode: they are start, stop and restart too.
+    # No rule can tell the flags or the mode of these: they are start, stop and restart too.
     granted |= {"StartUnitWithFlags", "StartUnitReplace", "EnqueueUnitJob"}
     await asker.every_method(MANAGER, unit, granted)
     await asker.every_method(MANAGER, "systemd-logind.service", frozenset())
