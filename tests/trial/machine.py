@@ -1,4 +1,4 @@
-"""What several trials do to this machine and its processes."""
+"""Several trials do these to this machine and its processes."""
 
 import os
 import signal
@@ -29,6 +29,6 @@ def send(number: signal.Signals, pids: Iterable[int]) -> None:
 
 
 def ip(words: str, *, check: bool = True) -> str:
-    """What it prints."""
+    """Run `ip` with `words`; return its output."""
     command = ["ip", *words.split()]
     return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=check).stdout

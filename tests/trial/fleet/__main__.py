@@ -53,7 +53,7 @@ from tests.waiting import alive
 
 BACK_WITHIN, HEARD_WITHIN = 90.0, 90.0
 KINDS = "agent agent machine stop worker frozen frozen-agent move move cut mute lone island full"
-"""Of a lone machine the member is cut from the other machines; on an island it reaches no other."""
+"""lone: the machine's member is cut from other machines; island: the machine reaches no other."""
 PLACES = {
     name: (f"10.91.0.{n}", ("ip", "netns", "exec", f"wa-{name}")) for n, name in enumerate("abc", 1)
 }

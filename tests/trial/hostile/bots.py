@@ -1,5 +1,5 @@
-"""A bot of somebody's own → its worker and the agent: what it tells, answers, prints, writes into
-its session and starts is as odd as can be.
+"""A user's own bot → its worker and the agent: what it tells, answers, prints, writes into its
+session and starts is as odd as can be.
 
 Afterwards the agent answers, its other session is connected, the bot's session is connected only
 where it said so, nothing of its secret is in a log or a metric, the instance can be deleted, and no

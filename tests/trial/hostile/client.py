@@ -2,9 +2,9 @@
 is taken back or may not be late, requests that are refused; while the agent and the session's
 worker are killed and frozen, the network is away, and the machine's clock is set.
 
-Afterwards nothing waits; what is told as sent was heard once, what is told as cancelled, expired or
-refused was not heard, nothing has expired that had a day, nobody else heard anything, no answer was
-an error of the agent's own, and no log has a text or a number."""
+Afterwards nothing waits; a message that is called sent was heard once, one that is called
+cancelled, expired or refused was not heard, nothing has expired that had a day, no other contact
+heard anything, no answer was an error of the agent's own, and no log has a text or a number."""
 
 import asyncio
 import shutil

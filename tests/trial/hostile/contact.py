@@ -1,5 +1,5 @@
 """A contact → a Baileys session: what it names, sends, sends again, acknowledges, shares and asks
-for, what strangers write that nobody can read, and a record of it that is damaged. A plain bot of
+for, unreadable messages of strangers, and a record of it that is damaged. A plain bot of
 the library (useMultiFileAuthState) is linked to the same account and gets the same: where the bot
 stays connected and reads, the session does. Strangers write to an agent's session, too, which does
 nothing for their sake."""
@@ -116,7 +116,7 @@ async def _reads_what_the_bot_reads(world: World, said: list[str], begun: int) -
     session = world.session
 
     def not_read() -> set[str]:
-        """What the bot read, and the session did not; the friend's message counts always."""
+        """Messages that the bot read, and the session did not; the friend's one counts always."""
         devices = [each for each in world.whatsapp.devices() if each["user"] == ACCOUNT]
         ours, bots = map(_read, devices)  # in the order of their pairing
         return {said[-1], *said} & (bots | {said[-1]}) - ours

@@ -75,7 +75,7 @@ def draw(chance: Random) -> list[Step]:
 def _damage(chance: Random, where: str, file: str) -> Step:
     how, whose = chance.choice(DAMAGES), chance.choice(SESSIONS)
     if where == "live" and how == "another's" and file == FILES[0]:
-        how = "bit"  # the sandbox is nobody's account: it would be the other session
+        how = "bit"  # the sandbox file names no account: it would be the other session
     return {"where": where, "file": file, "how": how, "at": chance.random(), "session": whose}
 
 

@@ -26,7 +26,7 @@ from random import Random
 from typing import Any, Protocol, cast
 
 Step = Any
-"""What JSON can hold."""
+"""A value that JSON can hold."""
 CASE_LIMIT = 180.0
 """Seconds after which a case hangs."""
 SHRINK = 180.0
@@ -63,7 +63,7 @@ class Finding:
 
 
 def names() -> list[str]:
-    """Of all boundaries."""
+    """Names of all boundaries."""
     modules = pkgutil.iter_modules([str(Path(__file__).parent)])
     found = (module.name for module in modules if not module.ispkg)
     return [name for name in found if name != "frame" and not name.startswith(("test_", "__"))]
@@ -136,7 +136,7 @@ class Rooms:
             yield world
 
     async def try_alone(self, case: list[Step]) -> str:
-        """What this case breaks in a new world; "" = nothing."""
+        """Return what this case breaks in a new world; "" = nothing."""
         async with self.one() as world:
             return await _broken_by(self._boundary, world, case)
 

@@ -28,9 +28,9 @@ from tests.standin.clients.with_rights import BESIDE_LISTENERS, served
 CASES = 3
 PATIENCE = 60.0
 MOST_LINES = 30
-"""Of the log, for one case: fewer than a flood has clients."""
+"""Lines of the log for one case: fewer than a flood has clients."""
 OF_RIGHTS = re.compile(r"\] (uid \d+|key a reader)\b")
-"""What a client with rights asked for is in the audit log, each time."""
+"""Each request of a client with rights is in the audit log."""
 MOST_MEMORY = 128 << 20
 """More than at the beginning, in bytes."""
 SPARE_FILES = 4
@@ -151,7 +151,7 @@ async def _new_key(agent: RunningAgent) -> dict[str, Any]:
 
 
 async def _begin(world: World) -> None:
-    """What is true of a quiet agent that did all of it once."""
+    """Note the figures of a quiet agent that did all of it once."""
     until = time.monotonic() + PATIENCE
     while await world.agent.status(SESSION) != "CONNECTED":
         assert time.monotonic() < until, "the session does not connect"
@@ -196,7 +196,7 @@ async def _play(world: World, step: Step) -> None:
 
 
 async def _revoke(world: World, step: Step) -> None:
-    """Its listener is closed, and the key opens nothing more."""
+    """Revoke a key: its listener is closed, and the key opens nothing more."""
     key = await _new_key(world.agent)
     world.secrets.append(key["token"])
     header = f"Authorization: Bearer {key['token']}"

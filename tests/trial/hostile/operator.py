@@ -263,7 +263,7 @@ async def _come_to_rest(world: World, tasks: list[asyncio.Task[None]]) -> None:
 
 
 async def _make_again(world: World) -> None:
-    """What this case ended, deleted or made is as before for the next."""
+    """Bring sessions that this case ended, deleted or made back to where they were."""
     for id in (await listed_now(world)).keys() - set(IDS) - BYSTANDERS.keys() | {"c"}:
         await world.agent.ask("DELETE", f"/api/instance/{id}")
     for id in world.ended | world.gone:

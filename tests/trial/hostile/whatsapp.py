@@ -1,5 +1,5 @@
 """WhatsApp → a Baileys session: close codes, stalls, garbage, half frames, strange stanzas,
-questions without an answer or refused with words that nobody may repeat, at each moment of a
+questions without an answer or refused with words that no log may repeat, at each moment of a
 connection; and scans while the disk is full. Whatever it sends, Node lives, the agent can read each
 claim, the pairing stays, and the next quiet connection is there and talks."""
 
@@ -31,7 +31,7 @@ CASES = 1
 FOLLOWS = 0.7
 """Seconds in which the session shows what it makes of it; nothing is wrong where it shows less."""
 IDENTITY = ("noiseKey", "signedIdentityKey", "registrationId", "advSecretKey", "account")
-"""What a linked device is, in its credentials."""
+"""Fields of a linked device's credentials that never change."""
 draw = acts.draw
 
 

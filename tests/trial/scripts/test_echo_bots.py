@@ -117,7 +117,7 @@ def commands_below(heading: str) -> list[str]:
 async def test_the_readme_leads_a_newcomer_to_a_bot_that_answers(
     start: Callable[..., Any], tmp_path: Path, eventually: Eventually
 ) -> None:
-    """Its own commands; but with a free port, and with packages that are there already."""
+    """The README's own commands, but with a free port, and with packages that are there already."""
     run = await start()
     await eventually(lambda: GREETING in run.text(), within=60)
     url = "http://" + run.text().partition(GREETING)[2].split("/")[0]

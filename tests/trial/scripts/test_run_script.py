@@ -73,7 +73,7 @@ async def start(tmp_path: Path) -> AsyncIterator[Callable[..., Any]]:
 
 
 async def doctor(state: Path) -> dict[str, Any]:
-    """Its findings by check, asked as the greeting says."""
+    """Findings of `wa-agent doctor` by check, asked as the greeting says."""
     process = await asyncio.create_subprocess_exec(
         *(Path(sys.prefix) / "bin/wa-agent", "doctor", "--json"),
         stdout=asyncio.subprocess.PIPE,

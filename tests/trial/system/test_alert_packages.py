@@ -98,7 +98,7 @@ def test_the_drill_of_the_readme_ends_as_written(watched: Bed, receiver: Receive
     key = watched.run("stat", "-c", "%a %U %G", f"{FOLDER}/wa-agent.key").split()
     assert key == ["640", "root", "prometheus"]
     alive = {"alertname": "WaDeadMansSwitch"}
-    # What Prometheus cannot deliver yet, it sends again after a minute.
+    # Prometheus sends an alert that it cannot deliver yet again after a minute.
     watched.until(lambda: receiver.got("/heartbeat", "firing", **alive), within=150)
 
     watched.run("wa-agent", "create", "sales", "--engine=sandbox", "--set=scan=auto", "--wait=60")

@@ -270,7 +270,7 @@ def play(bed: Bed, repository: Path, folder: Path, *options: str) -> str:
         "wa_agent_settings": OWN,
         "wa_agent_unattended": True,
         "ansible_ssh_private_key_file": str(folder / "key"),
-        # Its shared connection would need a socket whose path is too long below pytest's folder.
+        # A shared connection would need a socket whose path is too long below pytest's folder.
         "ansible_ssh_args": "-o ControlMaster=no -o ControlPath=none",
         "ansible_ssh_common_args": f'-F none -o "ProxyCommand={ssh}"'
         " -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o ControlPersist=60",

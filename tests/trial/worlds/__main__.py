@@ -44,7 +44,7 @@ STOP_WITHIN = 60.0
 GROWTH = 100_000
 """Blocks of memory that the process may have more on its last day than on its second."""
 REMOTE = 5
-"""One of so many sessions lives on a server of others."""
+"""One of this number of sessions lives on a server of others."""
 OF_ONE = ("drop", "zombie", "crash", "conflict", "stuck-loading", "temp-ban", "bad-mac", "slow")
 KINDS = (
     *("message",) * 4,
@@ -118,9 +118,9 @@ class World:
     """Another client had them: after two of those the agent leaves it to a person."""
     devices: dict[str, str] = field(default_factory=dict)
     said: dict[str, dict[int, str]] = field(default_factory=dict)
-    """Of each session: its messages of this day that were accepted, by the number in their text."""
+    """Session → its messages of this day that were accepted, by the number in their text."""
     told: dict[str, list[int]] = field(default_factory=dict)
-    """Of each session: what its contact wrote and a reader has not got yet."""
+    """Session → numbers of what its contact wrote and a reader has not got yet."""
     cursors: dict[str, int] = field(default_factory=dict)
     last: dict[str, int] = field(default_factory=dict)
     """The newest message of a contact that a reader got."""
@@ -259,7 +259,7 @@ class World:
             self.told[id].append(self.messages)
 
     async def be_caught(self, id: str, turns: int) -> None:
-        """Its worker is killed while a contact writes: kept or not, as the contact hears."""
+        """Kill the session's worker while a contact writes: kept or not, as the contact hears."""
         self.note(f"the worker of {id} is killed {turns} turns into a message")
         writes = asyncio.create_task(self.hear(id), name="contact")
         for _ in range(turns):
@@ -269,7 +269,7 @@ class World:
         await writes
 
     async def read(self, id: str) -> None:
-        """What a reader gets after its cursor: of what is awaited none twice, none out of order."""
+        """Read after the reader's cursor: no awaited message comes twice, none out of order."""
         more = True
         while more:
             path = f"/api/instance/{id}/messages?after={self.cursors[id]}"

@@ -1,1 +1,1 @@
-"""The parts of the generator of what a bot of somebody's own does."""
+"""The parts of the generator of what a user's own bot does."""

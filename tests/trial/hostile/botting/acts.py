@@ -1,4 +1,4 @@
-"""What a bot of somebody's own may do to its worker, by chance."""
+"""Acts of a user's own bot towards its worker, by chance."""
 
 from random import Random
 from typing import Any

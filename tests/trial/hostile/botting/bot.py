@@ -59,7 +59,7 @@ def show(kind: str) -> None:
 
 
 def change(kind: str) -> None:
-    """What lies in its session."""
+    """Change the files of the bot's session."""
     place = SESSION / "store"
     place.mkdir(exist_ok=True)
     match kind:

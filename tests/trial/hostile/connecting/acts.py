@@ -1,4 +1,4 @@
-"""What WhatsApp sends, leaves unanswered, refuses and does at a scan, as data."""
+"""Acts of WhatsApp as data: what it sends, leaves unanswered, refuses and does at a scan."""
 
 import base64
 import time
@@ -90,7 +90,7 @@ def _stanza(chance: Random) -> Step:
 
 
 def _pairs(chance: Random) -> Step:
-    """What belongs to a pairing, for a session that has one."""
+    """A stanza of a pairing, for a session that has one."""
     parts = {
         "link_code_pairing_ref": chance.randbytes(16),
         "link_code_pairing_wrapped_primary_ephemeral_pub": chance.randbytes(80),

@@ -1,4 +1,4 @@
-"""What a contact names, sends, sends again, acknowledges, shares and asks for, as data."""
+"""Acts of a contact as data: what it names, sends, sends again, acknowledges, shares, asks for."""
 
 import base64
 from random import Random
@@ -7,7 +7,7 @@ from typing import Any
 HOSTILE, FRIEND = "5511900000666", "5511900000007"
 OUTSIDER = "5511900000999"
 SECRET = "for the eyes"
-"""So begins what is sent to one, or to a group, and to nobody else."""
+"""Beginning of each text that is sent to one contact, or to one group, alone."""
 GROUP = "120363000000000001@g.us"
 RECORDS = ("session", "identity-key", "sender-key", "lid-mapping", "device-list", "pre-key")
 DAMAGES = ("empty", "half", "zeros", "null", "NaN", "5", "{}", "[]", '"x"', "[[]]", "gone")
@@ -21,7 +21,7 @@ def draw(chance: Random) -> list[Step]:
 
 
 def _name(chance: Random) -> str:
-    """Of a group, an id, a person: as WhatsApp gives it, or as nobody else does."""
+    """A name of a group, an id or a person: as WhatsApp gives it, or a strange one."""
     piece = chance.choice(
         ["a", "/", ":", "..", "../", "é", "\0", "\n", "\ud800", "\U0001f600", "%00", "-", "\\", " "]
     )
@@ -82,7 +82,7 @@ def _share(chance: Random) -> Step:
 
 
 def _garbage(chance: Random) -> Step:
-    """An envelope whose content nobody can read."""
+    """An envelope whose content no key opens."""
     kind = chance.choice(["msg", "pkmsg", "skmsg", "none", "msmsg"])
     sender = chance.choice([f"{HOSTILE}@s.whatsapp.net", f"1{HOSTILE}@lid", GROUP])
     attrs = {"id": _name(chance), "from": sender, "type": "text", "t": "1"}
@@ -106,7 +106,7 @@ def _damage(chance: Random) -> Step:
 
 
 def _word(chance: Random) -> Step:
-    """Of the contact to its group, or of the session to the contact."""
+    """A message of the contact to its group, or of the session to the contact."""
     return {"do": chance.choice(["group", "answer"])}
 
 

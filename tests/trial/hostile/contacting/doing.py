@@ -1,4 +1,4 @@
-"""What a contact's steps do to a session."""
+"""A contact's steps are done to a session."""
 
 import asyncio
 import urllib.error
@@ -25,7 +25,8 @@ class Target:
 
 
 async def do(target: Target, step: Step) -> str:
-    """The id of a message that may be read; "" for what is none, or what nobody could send."""
+    """Do a step. Returns the id of a message that may be read; "" = none, or it could not be
+    sent."""
     whatsapp, account = target.whatsapp, target.account
     try:
         match step["do"]:

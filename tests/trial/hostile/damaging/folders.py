@@ -43,7 +43,7 @@ async def play_folder(agent: RunningAgent, until: Until, step: Step, other: str)
         case "away":
             await _away(agent, until, step)
     more = _trash(agent) - before
-    # What was away came back from a snapshot: the rest of before is in the trash.
+    # The files that were away came back from a snapshot: the rest of before is in the trash.
     assert not more or step["how"] == "away", f"put into the trash: {more}"
 
 

@@ -1,1 +1,1 @@
-"""What the boundary `operator` is made of."""
+"""The parts of the boundary `operator`."""

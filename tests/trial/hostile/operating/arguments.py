@@ -1,4 +1,4 @@
-"""What is typed and sent: each argument and field of a command has values here."""
+"""Each argument and field of a command has values here, which are typed and sent."""
 
 import re
 from collections.abc import Mapping

@@ -1,5 +1,5 @@
-"""What an operator can type and request, read from the program itself: the commands of the CLI, the
-routes of the API. Rows here say which may end a pairing, and which are left out and why."""
+"""Commands of the CLI and routes of the API, read from the program itself. Rows here say which may
+end a pairing, and which are left out and why."""
 
 import argparse
 from collections.abc import Iterator, Mapping
@@ -26,7 +26,7 @@ devices of one account, a session of an Evolution server, one of a whaticket-lik
 PEERS = ["551199999901", "551199999902"]
 """Contacts of the session `desk`."""
 DEAF = "ws://127.0.0.1:9/ws/chat"
-"""What those of `BOTS` take for WhatsApp: nothing of theirs ever leaves the machine."""
+"""Sessions of `BOTS` take this for WhatsApp: nothing of theirs ever leaves the machine."""
 
 ENDS = {
     "logout": "--yes", "cleanup": "--yes", "ensure-healthy": "--yes",

@@ -1,4 +1,4 @@
-"""What must be true of the agent and its sessions, whatever was typed."""
+"""Conditions that hold for the agent and its sessions, whatever was typed."""
 
 import json
 import re

@@ -10,7 +10,7 @@ from tests.standin.whaticket.server import PASSWORD, USER
 from tests.trial.hostile.operating.world import World
 
 OUTS = ("/dev/full", "closed", "ascii", "latin", "no folder")
-"""What surrounds a command: where its answer goes, the letters that it may use, its folder."""
+"""Surroundings of a command: where its answer goes, the letters that it may use, its folder."""
 _WORDS = {
     "closed": ("sh", "-c", 'exec "$@" >&-', "sh"),
     "/dev/full": ("sh", "-c", 'exec "$@" >/dev/full', "sh"),
@@ -65,7 +65,7 @@ async def run_script(world: World, words: list[str], own: bool, kill: float) -> 
 
 
 async def _end_of(process: asyncio.subprocess.Process, kill: float) -> tuple[int, str]:
-    """`kill`: it is killed after so many seconds; 0 = it ends by itself."""
+    """Return status and output. `kill`: seconds until it is killed; 0 = it ends by itself."""
     communicating = asyncio.ensure_future(process.communicate())
     done, _ = await asyncio.wait([communicating], timeout=kill or 100.0)
     if not done:

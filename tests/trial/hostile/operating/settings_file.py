@@ -1,4 +1,4 @@
-"""Backends that several operators add at once to an agent.toml that somebody writes by hand."""
+"""Several operators add backends at once to an agent.toml that a person writes by hand."""
 
 import asyncio
 import tomllib
@@ -11,7 +11,8 @@ from tests.trial.hostile.operating.processes import type_command
 from tests.trial.hostile.operating.world import World
 
 STATES = ("good", "good", "good", "link", "bare", "crlf", "syntax", "table", "gone")
-"""Of the file: as it was, behind a link, without its last line's end, with CRLF, with errors."""
+"""States of the file: as it was, behind a link, without its last line's end, with CRLF, with
+errors."""
 BROKEN = ("syntax", "table", "gone")
 NOWHERE = "http://127.0.0.1:9"
 
@@ -23,7 +24,7 @@ def draw_additions(chance: Random) -> Step:
 
 
 async def play_additions(world: World, step: Step) -> None:
-    """Each that was acknowledged is in the file, and nobody else can read its key."""
+    """Each backend that was acknowledged is in the file, and no other user can read its key."""
     if world.dead or world.full or world.armed:
         return
     config, agent = world.agent.config, world.agent.process
@@ -74,7 +75,7 @@ def _key(name: str) -> str:
 
 
 async def _add(world: World, each: Step) -> bool:
-    """Whether it was acknowledged."""
+    """True if the backend was acknowledged."""
     name = each["name"]
     file = world.folder / f"{name}.key"
     file.touch(0o600)

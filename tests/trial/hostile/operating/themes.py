@@ -27,7 +27,7 @@ UNREADABLE = (
     "Session error:Error: Bad MAC Error: Bad MAC\n"
     "    at Object.verifyMAC (x.js:87:15)\n    at async {peer}.0 [as awaitable] (queue.js)"
 )
-"""What libsignal prints of a message that it cannot read."""
+"""Lines that libsignal prints of a message that it cannot read."""
 THEMES = {
     "copies": (COPIES, ("a", "b", *BOTS, *BOTS)),
     "linked": (COPIES | REPAIRS, ("wa",)),

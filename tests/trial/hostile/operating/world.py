@@ -1,5 +1,5 @@
-"""What the operator works on: an agent on a small disk of its own, and its sessions of four engines
-with their stand-ins."""
+"""The operator works on an agent on a small disk of its own, and its sessions of four engines with
+their stand-ins."""
 
 import asyncio
 import contextlib
@@ -70,7 +70,7 @@ class World:
         return self.agent.process.returncode is not None
 
     async def dies(self) -> bool:
-        """Whether its end, which broke a request off, is seen soon."""
+        """True if the agent's end, which broke a request off, is seen soon."""
         process = self.agent.process
         assert process is not None
         with contextlib.suppress(TimeoutError):
@@ -111,7 +111,7 @@ class World:
         return self.agent.log.read_bytes()[self.logged :].decode(errors="replace")
 
     def fill(self, left: int) -> None:
-        """The disk of the agent's state, but for so many bytes."""
+        """Fill the disk of the agent's state, but for `left` bytes."""
         self.full = True
         with (self.disk / "filler").open("ab", buffering=0) as filler:
             for piece in (1 << 20, 4096):
@@ -127,7 +127,7 @@ class World:
     # what is typed and asked
 
     async def ask(self, method: str, path: str, query: Any, body: Any) -> tuple[int, str]:
-        """The status is 0 where nobody answers."""
+        """Return status and body; the status is 0 if no agent answers."""
         if self.client is None:
             connector = aiohttp.UnixConnector(str(self.agent.state / "api.sock"), limit=64)
             self.client = aiohttp.ClientSession(connector=connector)

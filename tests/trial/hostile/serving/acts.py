@@ -1,4 +1,4 @@
-"""What an Evolution server, what stands before it and people on it do, as data."""
+"""Acts of an Evolution server, of what stands before it, and of people on it, as data."""
 
 from random import Random
 from typing import Any
@@ -45,7 +45,7 @@ def _happens(chance: Random) -> Step:
 
 
 def _person(chance: Random) -> Step:
-    """Somebody deletes it with the server's own page."""
+    """A person deletes the session with the server's own page."""
     if chance.random() < 0.5:
         return _look(chance)
     return {"do": "delete", "name": chance.choice(ADOPTED)}
@@ -66,7 +66,7 @@ def _wait(chance: Random) -> Step:
 
 
 def _row(chance: Random) -> Step:
-    """Somebody with the server's key makes a session of that name there."""
+    """A person with the server's key makes a session of that name there."""
     odd = [".", "..", "../..", "a/b", "%2e%2e", "-rf", "--help", "x" * 5000, " ", "\n", "\u202e"]
     field = chance.choice(["", "ownerJid", "connectionStatus", "disconnectionAt", "updatedAt"])
     value = chance.choice([each for each in ODD if each != "\ud800"])

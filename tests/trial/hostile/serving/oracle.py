@@ -1,4 +1,4 @@
-"""What stays true of sessions on a server, whatever it answers."""
+"""Conditions that hold for sessions on a server, whatever it answers."""
 
 import asyncio
 import logging
@@ -19,7 +19,7 @@ from tests.trial.hostile.serving.acts import ADOPTED, NAMES, PAIRED
 
 
 class Log(logging.Handler):
-    """What the agent would have in its log."""
+    """Lines that the agent would have in its log."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class Bench:
     servers: list[ServerClaim] = field(default_factory=list)
     claims: dict[str, list[Claim]] = field(default_factory=lambda: defaultdict(list))
     there: dict[str, Instance] = field(default_factory=dict)
-    """What others made on the server, before the agent came."""
+    """Sessions that others made on the server before the agent came."""
     deleted: set[str] = field(default_factory=set)
     """By a person, with the server's own page."""
     errors: list[str] = field(default_factory=list)
@@ -85,7 +85,7 @@ def intact(bench: Bench) -> None:
         if name in bench.deleted:
             assert now in (None, instance), f"{name}, which a person deleted, was made again"
         elif name in PAIRED or not standin.old:
-            # A 1.8 shows nothing that others put into a session; one that hangs is made anew.
+            # A 1.8 shows nothing that others put into a session; one that hangs is made again.
             assert now is instance, f"{name}, which the agent did not make, was deleted"
 
 

@@ -1,4 +1,4 @@
-"""What the steps of a backend's case do: over there, on the way, and asked by an agent."""
+"""The steps of a backend's case are done: over there, on the way, and asked by an agent."""
 
 import asyncio
 import logging
@@ -82,7 +82,7 @@ async def play_steps(bench: Bench, case: list[Step], chance: Random) -> None:
 
 
 class _Asked:
-    """What was asked, and is under way."""
+    """Requests that were asked, and are under way."""
 
     def __init__(self) -> None:
         self.tasks: list[asyncio.Task[None]] = []
@@ -154,8 +154,8 @@ async def _happen(bench: Bench, what: str, name: str) -> None:
 
 
 async def _ask(bench: Bench, name: str, what: str) -> None:
-    """Whatever it answers: an error must be one that the agent can tell. 2.x is asked at once to
-    connect what it says is closed, so nobody orders it here; a pairing is renewed by nobody."""
+    """Whatever it answers, an error must be one that the agent can tell. 2.x is asked at once to
+    connect what it says is closed, so no order asks for it here; none renews a pairing."""
     gone = name in bench.deleted
     if what in ("connect", "restart") and not (bench.standin.old or gone):
         return
