@@ -1,4 +1,4 @@
-"""What the vault's tests share: instances, and children that die or have no rights."""
+"""The vault's tests share instances, and children that die or have no rights."""
 
 import json
 import os

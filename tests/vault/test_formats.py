@@ -1,4 +1,4 @@
-"""What each engine's files must look like, and whose they must be."""
+"""Each engine's files must have its form and the right owner."""
 
 import json
 import os
@@ -80,7 +80,7 @@ def test_a_browsers_profile(make, files, paired, found, named):
         ),
         pytest.param({"creds.json": b""}, DAMAGED, "it is empty", id="empty"),
         pytest.param({"creds.json": bytes(900)}, DAMAGED, "zeros", id="zeroed"),
-        # What Node reads otherwise than Python does.
+        # Node reads these otherwise than Python does.
         *(
             pytest.param({"creds.json": raw}, DAMAGED, "", id=id)
             for id, raw in {

@@ -1,4 +1,4 @@
-"""What was said to be done is on the disk: no fsync may be missing, and none may come late.
+"""An acknowledged change is on the disk: no fsync may be missing, and none may come late.
 
 A killed process keeps the machine's page cache, so no kill shows a missing fsync. Here the calls
 of the system are watched instead: each makes the disk owe something, an fsync pays it, and
@@ -26,7 +26,7 @@ Key = tuple[int, int]
 
 
 class Disk:
-    """What would be lost, were the power cut now."""
+    """Keeps an account of what would be lost if the power were cut now."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -62,7 +62,7 @@ class Disk:
         ) -> None:
             source, target = _whole(old, src_dir_fd), _whole(new, dst_dir_fd)
             if source.parent == self.root:
-                # What it makes way for must be sure to be found by the next start.
+                # The next start must surely find what this one makes way for.
                 self.broken += [
                     f"{source} left while the disk owed {w}" for w in self.owed.values()
                 ]
