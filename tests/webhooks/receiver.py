@@ -1,4 +1,4 @@
-"""What events are posted to: a real server that answers as it is told, and keeps what it took."""
+"""Events are posted to a real server that answers by `status`, and keeps what it took."""
 
 import asyncio
 import json
@@ -23,9 +23,9 @@ class Taken:
 @dataclass
 class Receiver:
     taken: list[Taken] = field(default_factory=list)
-    """What was answered with 2xx, in order."""
+    """Requests that were answered with 2xx, in order."""
     asked: list[Taken] = field(default_factory=list)
-    """All that came."""
+    """All requests that came."""
     status: Callable[[dict[str, Any]], int] = lambda body: 200
     headers: dict[str, str] = field(default_factory=dict)
     answering: asyncio.Event = field(default_factory=asyncio.Event)

@@ -67,7 +67,7 @@ async def test_f62_private_does_not_open_what_is_never_right(victim: list[str], 
 
 @pytest.fixture
 def names(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[list[str]]]:
-    """What the machine's resolver answers, one answer after the other; the last one stays."""
+    """Answers of the machine's resolver, one after the other; the last one stays."""
     answers: list[list[str]] = []
 
     def look_up(host: str, port: int, **_: Any) -> list[Any]:

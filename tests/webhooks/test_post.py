@@ -1,4 +1,4 @@
-"""What a webhook is sent, what its answers mean, how long it is waited for."""
+"""Filters choose the events of a webhook; each answer of its target has a meaning."""
 
 import json
 from typing import Any

@@ -54,7 +54,7 @@ class Bench:
         return Webhooks(settings(*declared), read)
 
     async def begin(self, *declared: WebhookDeclaration) -> Webhooks:
-        """What is said and kept from here on is sent."""
+        """Start a courier: events and messages from here on are sent."""
         one = self.open(*declared)
         self._running.append(asyncio.create_task(one.run()))
         facts = [f"webhook.{each.name}" for each in declared]
