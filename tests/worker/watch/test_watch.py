@@ -1,4 +1,4 @@
-"""The worker's part in the chain of watchdogs, with an engine that does as it is told."""
+"""The worker's part in the chain of watchdogs, with an engine that does what a test asks."""
 
 import asyncio
 import contextlib
