@@ -18,7 +18,7 @@ WATCHDOG = 30.0
 
 
 class Machine:
-    """What outlives an agent: the workers, and who is woken when one changes."""
+    """Holds what outlives an agent: the workers, and the callback for a change of one."""
 
     def __init__(self, root: Path, links: Path) -> None:
         self.wake: Wake = lambda _: None

@@ -52,7 +52,7 @@ def left_in(agent) -> bytes:
 
 
 def keep_three(folder: Path) -> None:
-    """Of the session whose folder it is."""
+    """Keep three messages in the session whose folder it is."""
     file = file_at(folder, folder.name)
     file.append(messages(range(3)))
     file.close()

@@ -36,7 +36,7 @@ async def fleet_story(agent):
 
 
 async def since(agent, kind):
-    """What came after the last one of that kind: nothing while none was written down."""
+    """Entries after the last one of that kind: none while there is none of that kind."""
     story = await fleet_story(agent)
     at = max((i for i, one in enumerate(story) if one[0] == kind), default=len(story))
     return story[at + 1 :]

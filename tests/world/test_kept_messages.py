@@ -1,4 +1,4 @@
-"""What a session keeps of messages: its settings, and who it is kept for."""
+"""A session keeps messages by its settings, for its readers."""
 
 import asyncio
 import json

@@ -65,7 +65,7 @@ CLEANUP_BEGUN = [
     "mid_prune:kill",
     "repair_begun:kill:2",
     "repair_stopped:kill",
-    # Of the identity, the backup's manifest, the identity again, the trash's manifest.
+    # Writes of the identity, the backup's manifest, the identity again, the trash's manifest
     *(f"after_tmp_write:kill:{count}" for count in (1, 2, 3, 4)),
     *(f"after_rename:kill:{count}" for count in (1, 2, 3, 4)),
     "cleanup_reset:kill",
@@ -237,7 +237,7 @@ async def test_a_repair_of_keys_cut_short_goes_on(start_paired, eventually, poin
         shown, over = await agent.show("a"), await agent.told("a", "repair_over")
         return over[-1:], shown["connection_status"], shown["health"]["verdict"]
 
-    # What was counted of the errors died with the agent: they may have to come again first.
+    # The counts of errors died with the agent: the errors may have to come again first.
     await eventually(healed, (["recovered: connected"], "CONNECTED", "healthy"))
     assert agent.device() == before
     begun = set(await agent.steps())
@@ -245,7 +245,7 @@ async def test_a_repair_of_keys_cut_short_goes_on(start_paired, eventually, poin
     assert "reconnect" in begun or not how
 
 
-# What a logout ends in.
+# Points at which the renewal after a logout is killed
 RENEW = [
     "action_begun:kill",
     "retire_manifest:kill",

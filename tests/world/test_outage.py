@@ -34,7 +34,7 @@ async def all_connected(agent, ids):
 
 
 async def tries(agent, id):
-    """What the agent began since it saw the connection lost, and could log in."""
+    """Kinds of acts with a login that the agent began since it saw the connection lost."""
     story = await agent.story(id)
     losses = (at for at, (_, said) in enumerate(story) if said.startswith("CONNECTED → "))
     lost = next(losses, len(story))

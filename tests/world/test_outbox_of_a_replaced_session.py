@@ -1,5 +1,5 @@
-"""What waits to be sent while its session is replaced by an archive of itself, as `import
---replace` does: it goes out once, and keys stay known."""
+"""Messages wait to be sent while an archive of their session replaces it, as `import --replace`
+does: they go out once, and keys stay known."""
 
 import asyncio
 
@@ -14,7 +14,8 @@ REPLACE = "/api/import?replace=true"
 
 
 async def waits_in(agent, eventually) -> tuple[bytes, list[str]]:
-    """Its archive, and the ids of two messages, accepted while the session is stopped."""
+    """Return the session's archive, and the ids of two messages that were accepted while it was
+    stopped."""
     await connected(agent, eventually)
     status, archive = await send(agent, f"/api/instance/{ID}/export")
     assert status == 200, archive

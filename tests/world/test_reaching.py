@@ -76,7 +76,7 @@ def test_a_word_of_whatsapp_itself_shows_that_it_is_reached() -> None:
 
 @dataclass
 class Network:
-    """What the looks find."""
+    """The machine's network, as looks at addresses find it."""
 
     cause: str = ""
     looks: int = 0

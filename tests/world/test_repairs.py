@@ -1,4 +1,4 @@
-"""Repairs by the real agent: each fault of the sandbox ends where it should, and is told."""
+"""Repairs by the real agent: each fault of the sandbox ends where it should, with an event."""
 
 from dataclasses import fields
 
@@ -74,7 +74,7 @@ async def test_a_cleanup_ends_a_pairing_only_when_it_is_meant_and_can_be_taken_b
 async def test_a_setup_creates_repairs_and_never_logs_its_code(
     agent, eventually, monkeypatch, caplog
 ):
-    """With a phone that scans when it is told to: a set-up names no settings."""
+    """The phone scans when the test asks for it: a set-up names no settings."""
     made, names = SandboxSettings.__init__, [each.name for each in fields(SandboxSettings)]
     at = names.index("scan")
     defaults = (*made.__defaults__[:at], "manual", *made.__defaults__[at + 1 :])

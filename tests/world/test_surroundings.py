@@ -1,4 +1,4 @@
-"""What the machine around an agent does to it: a disk without room, and clocks that jump."""
+"""The machine around an agent has a disk without room, and clocks that jump."""
 
 import asyncio
 

@@ -62,7 +62,7 @@ class _Selector(selectors.EpollSelector):
 
 
 class _InLine(ThreadPoolExecutor):
-    """What would wait in a thread is done at once."""
+    """Does at once what would wait in a thread."""
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
         future: Future[T] = Future()
@@ -239,7 +239,7 @@ async def _stop_in_order(supervisor: Any, server: Any, state: Any, **more: Any) 
     run = pack._RUN.get()
     if run is None or not getattr(run, "killed", False):
         return await stop_in_order(supervisor, server, state, **more)
-    # What the kernel does with a killed process' sockets.
+    # The kernel closes a killed process' sockets.
     pack._RUN.set(None)
     if server is not None:
         await server.close()
@@ -264,7 +264,7 @@ memory_of: dict[str, int] = {}
 
 
 def _quiet_machine(_figures: object) -> Iterator[tuple[str, float]]:
-    """Its memory, processors and descriptors; its disk is the real one."""
+    """Yield invented figures of memory, processors and descriptors; the disk is the real one."""
     yield from (("process_resident_memory_bytes", 64 << 20),)
     yield from (("process_open_fds", 40), ("process_max_fds", 65_536))
     yield from (("process_start_time_seconds", 1.0), ("wa_host_memory_total_bytes", 8 << 30))

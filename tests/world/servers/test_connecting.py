@@ -12,7 +12,7 @@ from tests.world.servers.test_evolution import Watched, table
 
 @pytest.fixture
 async def standin():
-    """What it answers before it is done is done half a second later."""
+    """A server that answers a removal half a second before it is done."""
     one = await StandIn.open(times=Times.fast(removal=0.5))
     yield one
     await one.close()
@@ -88,7 +88,7 @@ async def test_while_whatsapp_is_away_a_repair_that_is_asked_for_keeps_the_pairi
 async def test_a_setup_while_whatsapp_is_away_needs_no_second_request(
     make_agent, eventually, version
 ):
-    """Of an instance that others made, and that hangs."""
+    """Others made the instance, and it hangs."""
     standin = await StandIn.open(version, times=Times())
     standin.silence(True)
     standin.add("shop").connect()

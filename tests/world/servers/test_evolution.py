@@ -62,7 +62,7 @@ class Watched:
         return any(one == kind and sentence.startswith(begins) for one, sentence in story)
 
     async def stayed(self, id: str) -> bool:
-        """Its status was CONNECTED all the time since it first was."""
+        """True if the session's status has never left CONNECTED since it first was that."""
         story = await self.agent.story(id)
         return not any(one == "status" and said.startswith("CONNECTED →") for one, said in story)
 
@@ -100,7 +100,7 @@ async def test_sessions_of_the_server_are_adopted_and_not_touched(watch, standin
     assert one.ended_anything() == []
     assert not any(route.startswith("GET /instance/connect/") for route in standin.paths)
     assert (await one.backend())["held"] == 3
-    # What comes later is found as well, and only what the patterns name.
+    # A session that comes later is found as well, but only if a pattern names it.
     standin.add("line-3", "open")
     await eventually(lambda: one.all_connected(4))
 

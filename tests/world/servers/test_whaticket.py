@@ -60,7 +60,7 @@ class Watched:
         return {path.name: path.read_bytes() for path in (self.desk.keys.root / id).iterdir()}
 
     def kept(self) -> dict[str, bytes]:
-        """What was removed, as it can be put back."""
+        """Removed records by name, as they can be put back."""
         shelf = Shelf(self.agent.state / "backends" / "desk" / "removed")
         return {it.name: it.content for removal in shelf.all("7") for it in removal.records}
 
