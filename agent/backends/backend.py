@@ -166,7 +166,7 @@ class Seat:
     @property
     def slack(self) -> float:
         """Seconds to add to a limit that a quick session of a quick server would keep."""
-        return self.backend.slack + 3 * (self.look_took + self.proof_took)
+        return self.backend.slack + 3 * self.look_took + 2 * self.proof_took
 
     def happened(self, what: Happening) -> None:
         if self.listener is not None:
@@ -549,7 +549,9 @@ class Backend:
     async def take(self, id: InstanceId) -> Seat:
         if self.api is None:
             raise errors.HostError(f"cannot watch {id} on {self.name}: {self.sentence}")
-        seat = self.seats.setdefault(id, Seat(self, id, secrets.token_hex(8)))
+        # The start before may have had too little time.
+        took = LOOK_LIMIT if self.left.get(id) else 0.0
+        seat = self.seats.setdefault(id, Seat(self, id, secrets.token_hex(8), look_took=took))
         remote = self.shared.instances[id].instance.remote or id
         if seat.session is not None and seat.remote == remote:
             return seat
@@ -596,8 +598,7 @@ class Backend:
                 return
             if outage:
                 self._cause, self.away = "", set(back)
-                words = f"it is up; the agent checks its {len(back)} sessions in turn"
-                self.say("backend_up", words)
+                self.say("backend_up", f"it is up; the agent checks {len(back)} sessions in turn")
             # Also after a blink: only probes show which sessions it hit.
             self.shared.tasks.start(self._bring_back(back, outage), f"bring back {self.name}")
             return

@@ -36,8 +36,6 @@ PROOF_HOLDS = 55.0
 connected by a proof that is 90 s old."""
 QUERY_LIMIT = 4.0
 """Seconds that WhatsApp may take to answer the query of a proof."""
-LAST_QUERY = 60.0
-"""The same before the pairing of a session ends because it hangs."""
 ONE_LOGIN = 10.0
 """Seconds after a login was asked for in which a restart is the same wish: two would fight."""
 CODE_WAIT, PAIRING_WAIT = 3.0, 7.0
@@ -270,7 +268,8 @@ class Session:
         if server.declared.prove and (known.row is None or known.row.integration in BAILEYS):
             async with server.next_proofs if known.alive else server.first_proofs:
                 at = clock.boot_now()
-                alive = await self._calls.query(self.name, known.account, limit + self._seat.slack)
+                slack = self._seat.backend.slack + 2 * self._seat.proof_took
+                alive = await self._calls.query(self.name, known.account, limit + slack)
             known.unproved = NO_ROUTE if alive is None else ""
             # The query after one without an answer waits longer.
             self._seat.proof_took = clock.boot_now() - at if alive else QUERY_LIMIT
@@ -279,9 +278,10 @@ class Session:
         return alive is not False
 
     async def must_hang(self) -> None:
-        """EngineError if WhatsApp answers through it at last: a slow session keeps its pairing."""
+        """EngineError if WhatsApp answers through it within a minute: a slow session keeps its
+        pairing."""
         hangs = self.known.live is Live.OPEN and not self.known.alive
-        if hangs and await self._prove(True, LAST_QUERY):
+        if hangs and await self._prove(True, limit=60.0):
             raise cannot(f"end the pairing of {self.name}", "it answers, only slowly", "busy")
 
     async def try_again(self) -> None:
@@ -457,7 +457,7 @@ class Session:
 
     async def _becomes(self, wanted: Live, within: float) -> bool:
         """True once two looks find `wanted`: between two tries it is `close` for a moment."""
-        deadline, seen = time.monotonic() + within, 0
+        deadline, seen = time.monotonic() + within + self._seat.slack, 0
         while seen < 2:
             live = await self._calls.state(self.name)
             seen = seen + 1 if live is wanted else 0
