@@ -432,8 +432,10 @@ def _answer(goal: Goal, facts: Facts, *, over: bool) -> Answer:
             raise TryLater(words, code=kept.code)
         if ending == Ending.GAVE_UP:
             raise TryLater(f"cannot heal {facts.id}: {kept.sentence}", code=kept.code)
-    if goal is Goal.CLEANUP and ending == Ending.GAVE_UP and not answer["cleaned"]:
-        raise TryLater(f"cannot clean up {facts.id}: {_trouble(facts)}", code="cleanup_failed")
+    undone = ending in (Ending.GAVE_UP, Ending.RECOVERED) and not answer["cleaned"]
+    if goal is Goal.CLEANUP and undone:
+        cause = "it came back; ask again" if answer["healthy"] else _trouble(facts)
+        raise TryLater(f"cannot clean up {facts.id}: {cause}", code="cleanup_failed")
     if _is_well(verdict):
         if ending is Ending.NO_STEP:
             answer["healthy"] = True
