@@ -498,8 +498,7 @@ class Backend:
             if not early:
                 next_round = boot_now() + EVERY
             if self.claim.up:
-                every = self.seats.values()
-                seats = [it for it in every if it.session is not None and it.session.known.is_due]
+                seats = [it for it in self.seats.values() if it.session and it.session.known.is_due]
                 for seat in sorted(seats, key=lambda seat: seat.looked):
                     if seat.look is None and not (early and seat.looked):
                         seat.waits = True

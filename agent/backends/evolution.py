@@ -59,10 +59,10 @@ class Evolution:
         self.calls = EvolutionCalls(Http(declared, {"apikey": declared.key}))
         self.held: dict[str, Session] = {}
         self.list_every = 5.0
-        # Dead sessions hold their turns long, so at most a third of all requests are first proofs;
-        # as many may be proofs of sessions that were proved before.
-        most = max(1, declared.parallel // 3)
-        self.first_proofs, self.next_proofs = asyncio.Semaphore(most), asyncio.Semaphore(most)
+        # Dead sessions hold their turns long, and slow ones longer: at most a quarter of all
+        # requests are first proofs, a quarter those of slow sessions, a quarter the other proofs.
+        pools = [asyncio.Semaphore(max(1, declared.parallel // 4)) for _ in range(3)]
+        self.first_proofs, self.next_proofs, self.slow_proofs = pools
         self._learning: asyncio.Task[None] | None = None
         self.watching: asyncio.Task[None] | None = None
 
@@ -266,7 +266,8 @@ class Session:
             return True
         alive, opening, at, server = None, known.since, clock.boot_now(), self._server
         if server.declared.prove and (known.row is None or known.row.integration in BAILEYS):
-            async with server.next_proofs if known.alive else server.first_proofs:
+            proofs = server.next_proofs if known.alive else server.first_proofs
+            async with server.slow_proofs if self._seat.proof_took >= QUERY_LIMIT else proofs:
                 at = clock.boot_now()
                 slack = self._seat.backend.slack + 2 * self._seat.proof_took
                 alive = await self._calls.query(self.name, known.account, limit + slack)

@@ -120,6 +120,14 @@ async def test_a_blink_or_a_slow_server_restarts_no_session(watch, standin, even
     assert one.ended_anything() == []
 
 
+async def test_slow_sessions_delay_no_start_of_a_quick_one(watch, standin, eventually):
+    await standin.front.set("slow", 30, only="Profile/a-slow")
+    slow = (f"a-slow-{number}" for number in range(20))
+    one = await watch(*slow, *(quick := [f"quick-{number}" for number in range(10)]), parallel=12)
+    for id in quick:
+        await eventually(lambda id=id: one.verdict(id), ("healthy", ""), within=60)
+
+
 @pytest.mark.parametrize(("path", "seconds"), [("/slow", 7), ("Profile/slow", 11)])
 async def test_a_slow_session_is_not_repaired(watch, standin, eventually, path, seconds):
     one = await watch("slow", "other", settings="[recovery]\nrounds = 1\ntries = 1\n")
