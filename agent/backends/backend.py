@@ -283,7 +283,7 @@ EVERY = 5.0
 that cannot be read, and a task that ended by a fault, are tried again."""
 SOON = 1.0
 """Seconds between two lists if a failed request asks for one."""
-LOOKS = 30
+LOOKS = 60
 """The most looks at once, so that an outage of a thousand sessions leaves the loop to others."""
 TAKE_OVER = 3.0
 """Seconds that a start waits for the first answer of servers."""
